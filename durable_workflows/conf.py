@@ -1,0 +1,80 @@
+"""The project's settings.DURABLE_WORKFLOWS, with defaults, units and validation.
+
+One dict; keys are in capitals and carry their unit. `settings()` returns the
+frozen result and is computed again when the setting changes (tests override it).
+"""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass, fields
+from typing import Any
+
+from django.conf import settings as django_settings
+from django.core.exceptions import ImproperlyConfigured
+from django.core.signals import setting_changed
+
+NAME = "DURABLE_WORKFLOWS"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    database: str = "default"  # the engine's alias in DATABASES
+    lease_seconds: float = 30.0
+    payload_max_bytes: int = 1_048_576
+    suspend_after_seconds: float = 1.0  # shorter waits stay in memory
+    max_recovery_attempts: int | None = 100
+    app_version: str = ""
+    notify: bool = True  # LISTEN/NOTIFY where the database has it
+    poll_seconds: float = 1.0  # an idle worker looks at least this often
+    threads: int = 32
+    async_slots: int = 500
+
+    def __post_init__(self) -> None:
+        for field in ("lease_seconds", "payload_max_bytes", "poll_seconds"):
+            if getattr(self, field) <= 0:
+                raise ImproperlyConfigured(f"{NAME}[{field.upper()!r}] must be above zero.")
+        if self.suspend_after_seconds < 0:
+            raise ImproperlyConfigured(f"{NAME}['SUSPEND_AFTER_SECONDS'] can't be negative.")
+
+    @property
+    def beat_seconds(self) -> float:
+        """How often a worker renews its lease: a sixth of it, at least every 5 s."""
+        return min(self.lease_seconds / 6, 5.0)
+
+
+KEYS = {field.name.upper(): field.name for field in fields(Settings)}
+
+_current: Settings | None = None
+
+
+def settings() -> Settings:
+    """Return the checked settings; raise ImproperlyConfigured for a key or value that can't be."""
+    global _current
+    if _current is None:
+        given: dict[str, Any] = getattr(django_settings, NAME, {})
+        if unknown := unknown_keys(given):
+            raise ImproperlyConfigured(" ".join(unknown))
+        _current = Settings(**{KEYS[key]: value for key, value in given.items()})
+    return _current
+
+
+def unknown_keys(given: dict[str, Any]) -> list[str]:
+    """Return a sentence for each key that is no setting, with the nearest one that is."""
+    sentences = []
+    for key in given:
+        if key in KEYS:
+            continue
+        near = difflib.get_close_matches(str(key).upper(), KEYS, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else f" Known: {', '.join(KEYS)}."
+        sentences.append(f"{NAME} has no key {key!r}.{hint}")
+    return sentences
+
+
+def _forget(*, setting: str, **_: Any) -> None:
+    global _current
+    if setting == NAME:
+        _current = None
+
+
+setting_changed.connect(_forget)

@@ -1,0 +1,36 @@
+"""How long a failed step waits before its next try."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+LONGEST_DELAY = 3600.0  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """A step's policy. `max_attempts` counts tries in all: 1 never retries."""
+
+    max_attempts: int = 1
+    interval_seconds: float = 1.0
+    backoff_rate: float = 2.0
+    should_retry: Callable[[Exception], bool | Awaitable[bool]] | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_attempts < 1:
+            raise ValueError(f"max_attempts counts tries in all and is at least 1, not {self.max_attempts}")
+        if self.interval_seconds < 0:
+            raise ValueError(f"interval_seconds can't be negative: {self.interval_seconds}")
+        if self.backoff_rate < 1:
+            raise ValueError(f"backoff_rate is at least 1, not {self.backoff_rate}")
+
+    def delay(self, tries: int) -> float | None:
+        """Return the seconds to wait after `tries` failed tries, None when they were all."""
+        if tries >= self.max_attempts:
+            return None
+        return float(min(self.interval_seconds * self.backoff_rate ** (tries - 1), LONGEST_DELAY))
+
+    def is_async(self) -> bool:
+        return inspect.iscoroutinefunction(self.should_retry)

@@ -1,0 +1,223 @@
+"""What the engine asks of a database, as contracts; and what both databases share.
+
+A store is bound to one session: the caller's connection, or one of the engine's.
+Its verbs are statements over batches. Each takes `now`, None for the database's
+own clock, and tells by return values, never by exceptions, that somebody else was
+first. One contract suite runs against every class here.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
+from datetime import datetime
+from typing import Any
+
+from durable_workflows.core.records import (
+    Beat,
+    Claim,
+    Created,
+    Ended,
+    Entry,
+    NewWorkflow,
+    OutcomeEntry,
+    QueueView,
+    Rescued,
+    StatusRow,
+    StepEntry,
+    StepRecord,
+    Verdict,
+    WaitEntry,
+    WorkerFacts,
+)
+
+Answer = Verdict | StepRecord
+
+
+class Store(ABC):
+    supports_notify = False
+
+    # -- where -------------------------------------------------------------
+
+    @abstractmethod
+    def dedicated(self) -> Store:
+        """Return a store of the same database on a connection of its own, opened late."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give the connection back, if it is the store's own."""
+
+    @abstractmethod
+    def in_transaction(self) -> bool:
+        """Return whether the caller's thread has an open atomic block (a test's own aside)."""
+
+    @abstractmethod
+    def atomic(self) -> AbstractContextManager[None]:
+        """Open a transaction on the caller's connection, for an atomic step."""
+
+    @abstractmethod
+    def on_commit(self, act: Callable[[], None]) -> None:
+        """Run `act` once the caller's open transaction has committed; at once if none is open."""
+
+    # -- starting ----------------------------------------------------------
+
+    @abstractmethod
+    def create(self, rows: Sequence[NewWorkflow], *, now: datetime | None = None) -> list[Created]:
+        """Insert workflows in the caller's transaction; an id that is there stays as it is."""
+
+    @abstractmethod
+    def create_claimed(
+        self, row: NewWorkflow, worker: int, executor_id: str, *, now: datetime | None = None
+    ) -> Claim | Created:
+        """Insert a workflow already owned by `worker`; Created if its id was there before."""
+
+    # -- running -----------------------------------------------------------
+
+    @abstractmethod
+    def claim(
+        self,
+        worker: int,
+        executor_id: str,
+        names: Sequence[str],
+        queues: Sequence[QueueView],
+        asked: int,
+        *,
+        app_version: str = "",
+        now: datetime | None = None,
+    ) -> list[Claim]:
+        """Own up to `asked` ready workflows of these names, and read what their runs need."""
+
+    @abstractmethod
+    def write(
+        self, entries: Sequence[Entry], *, patient: bool = False, now: datetime | None = None
+    ) -> list[Answer] | None:
+        """Commit what runs hand in, in one transaction; None means all are recorded.
+
+        `patient` waits for rows that somebody has locked, where the usual batch answers LOCKED.
+        """
+
+    @abstractmethod
+    def guard_step(self, id: int, attempt: int, worker: int) -> bool:
+        """Lock the run's row against a new claim, first thing in an atomic step; False if lost."""
+
+    @abstractmethod
+    def look(self, ids: Sequence[int], *, patient: bool = False, now: datetime | None = None) -> int:
+        """Make ready those of these waiting workflows whose wait is fulfilled; return how many.
+
+        Only ever called after the commit that may have fulfilled it, in a statement of its own.
+        """
+
+    # -- reading -----------------------------------------------------------
+
+    @abstractmethod
+    def ended(self, workflow_ids: Sequence[str]) -> dict[str, Ended]:
+        """Return the outcomes of those that have ended."""
+
+    @abstractmethod
+    def status(self, workflow_id: str) -> StatusRow | None: ...
+
+    @abstractmethod
+    def now(self) -> float:
+        """Return the database's clock in epoch seconds."""
+
+    # -- workers -----------------------------------------------------------
+
+    @abstractmethod
+    def enlist(self, facts: WorkerFacts, lease: float, *, now: datetime | None = None) -> int:
+        """Insert a live worker row and return its id."""
+
+    def presence(self) -> str:
+        """Return what the database can tell this store's own connection by, "" if nothing."""
+        return ""
+
+    @abstractmethod
+    def beat(
+        self, worker: int, *, backend: str | None = None, now: datetime | None = None
+    ) -> Beat:
+        """Renew the lease of a worker that is still live, and count what it owns.
+
+        `backend` is a new presence() after a reconnection; None leaves the recorded one.
+        """
+
+    @abstractmethod
+    def count_owned(self, worker: int) -> int: ...
+
+    @abstractmethod
+    def discharge(self, worker: int, *, now: datetime | None = None) -> None:
+        """Mark a worker as stopped; what it still owns is the rescuer's."""
+
+    @abstractmethod
+    def owned(self, worker: int) -> list[int]: ...
+
+    @abstractmethod
+    def release(self, worker: int, ids: Sequence[int], *, now: datetime | None = None) -> int:
+        """Make workflows ready again that `worker` owns but does not run."""
+
+    @abstractmethod
+    def fates(self, ids: Sequence[int]) -> dict[int, str]:
+        """Return the statuses of these workflows."""
+
+    @abstractmethod
+    def bury(self, *, now: datetime | None = None) -> list[int]:
+        """Declare workers dead whose lease is over or whose backend is gone; return their ids."""
+
+    @abstractmethod
+    def rescue(
+        self, limits: dict[str, int | None], limit: int, batch: int, *, now: datetime | None = None
+    ) -> list[Rescued]:
+        """Take up to `batch` workflows from workers that are not live.
+
+        `limits` are the recoveries granted by name, `limit` by any other name.
+        """
+
+    # -- time --------------------------------------------------------------
+
+    @abstractmethod
+    def wake_due(self, batch: int, *, now: datetime | None = None) -> int:
+        """Look at rows whose wake_at has come; make ready or push on. Returns how many were seen."""
+
+    @abstractmethod
+    def next_due(self, *, now: datetime | None = None) -> float | None:
+        """Return the seconds until the earliest wake_at, None if nothing waits."""
+
+    # -- queues ------------------------------------------------------------
+
+    @abstractmethod
+    def queues(self) -> dict[str, QueueView]:
+        """Return every queue with a row, and those that have ready workflows without one."""
+
+    @abstractmethod
+    def declare_queues(self, queues: Iterable[QueueView]) -> None:
+        """Write the limits that code declares; `paused` stays as it is."""
+
+    @abstractmethod
+    def audit(self, *, now: datetime | None = None) -> list[tuple[str, str]]:
+        """Return (workflow_id, what is wrong) for every row that breaks the invariant."""
+
+    @abstractmethod
+    def busy(self) -> bool:
+        """Return whether any workflow is ready or owned (what --drain waits for)."""
+
+
+def by_kind(
+    entries: Sequence[Entry],
+) -> tuple[list[StepEntry], list[StepEntry], list[OutcomeEntry], list[WaitEntry]]:
+    """Sort a batch into plain steps, steps with children, outcomes and waits."""
+    steps: list[StepEntry] = []
+    starts: list[StepEntry] = []
+    outcomes: list[OutcomeEntry] = []
+    waits: list[WaitEntry] = []
+    for entry in entries:
+        if type(entry) is StepEntry:
+            (starts if entry.children else steps).append(entry)
+        elif type(entry) is OutcomeEntry:
+            outcomes.append(entry)
+        else:
+            waits.append(entry)
+    return steps, starts, outcomes, waits
+
+
+def attributes_text(attributes: dict[str, Any] | None) -> str | None:
+    return None if attributes is None else json.dumps(attributes)
