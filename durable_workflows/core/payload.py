@@ -15,9 +15,12 @@ from durable_workflows.errors import CorruptPayload, PayloadTooLarge, Unstorable
 try:
     import orjson
 except ImportError:
-    orjson = None
+    orjson = None  # type: ignore[assignment]
 
 VERSION = 1
+
+_CALL = frozenset(("v", "args", "kwargs"))
+_VALUE = frozenset(("v", "value"))
 
 
 def encode_call(args: tuple, kwargs: dict, *, cap: int) -> str:
@@ -36,7 +39,7 @@ def encode_call(args: tuple, kwargs: dict, *, cap: int) -> str:
 
 def decode_call(text: str) -> tuple[tuple, dict]:
     """Return the (args, kwargs) that encode_call() was given; raise CorruptPayload."""
-    document = open_envelope(text, "args", "kwargs")
+    document = open_envelope(text, _CALL)
     args, kwargs = _restored(text, document["args"]), _restored(text, document["kwargs"])
     if type(args) is not list or type(kwargs) is not dict or set(map(type, kwargs)) - {str}:
         raise CorruptPayload("Stored arguments are not a list and a dict with names as keys.")
@@ -53,11 +56,11 @@ def encode_value(value: Any, *, cap: int, path: str = "result") -> str:
 
 def decode_value(text: str) -> Any:
     """Return the value that encode_value() was given, anew each time; raise CorruptPayload."""
-    return _restored(text, open_envelope(text, "value")["value"])
+    return _restored(text, open_envelope(text, _VALUE)["value"])
 
 
-def open_envelope(text: str, *keys: str) -> dict:
-    """Return the document of these keys and a known version, not restored yet.
+def open_envelope(text: str, parts: frozenset[str]) -> dict:
+    """Return the document that has these parts and a known version, not restored yet.
 
     Raise CorruptPayload if the text is anything else.
     """
@@ -71,8 +74,8 @@ def open_envelope(text: str, *keys: str) -> dict:
         raise CorruptPayload(
             f"A stored value is of version {str(document['v'])[:20]}, this release reads {VERSION}."
         )
-    if len(document) != len(keys) + 1 or any(key not in document for key in keys):
-        raise CorruptPayload(f"A stored value has other parts than {' and '.join(keys)}.")
+    if document.keys() != parts:
+        raise CorruptPayload(f"A stored value has other parts than {', '.join(sorted(parts))}.")
     return document
 
 
@@ -132,9 +135,9 @@ def _restored(text: str, tree: Any) -> Any:
     if len(text) < 2 * restore.LEVELS and '"$"' not in text:
         return tree
     try:
-        return restore.restore(tree, restore.LEVELS, restore.READERS)
+        return restore.restore(tree, restore.LEVELS, {})
     except RecursionError:
-        raise CorruptPayload("A stored value is nested too deeply for the stack left here.") from None
+        raise CorruptPayload("A stored value is nested too deeply for the stack here.") from None
 
 
-_NO_STACK = "it is nested too deeply for the stack left here. Flatten it."
+_NO_STACK = "it is nested too deeply for the stack here. Flatten it."

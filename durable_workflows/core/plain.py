@@ -12,7 +12,7 @@ import base64
 import json
 from collections import OrderedDict
 from collections.abc import Callable
-from datetime import date, datetime, time, timedelta, timezone
+from datetime import UTC, date, datetime, time, timedelta, timezone
 from decimal import Decimal
 from enum import Enum, EnumMeta, Flag
 from types import BuiltinFunctionType, FunctionType, MethodType, NoneType
@@ -113,7 +113,7 @@ def _list(items: list, levels: int, other: Walk) -> list:
     try:
         for index, item in enumerate(items):
             cls = type(item)
-            if cls is str and item.isascii() or cls is int and -SAFE_INT <= item <= SAFE_INT:
+            if (cls is str and item.isascii()) or (cls is int and -SAFE_INT <= item <= SAFE_INT):
                 continue
             branch = _WALKS.get(cls, other)(item, levels - 1, other)
             if branch is not item:
@@ -134,7 +134,7 @@ def _dict(mapping: dict, levels: int, other: Walk) -> dict:
     try:
         for key, item in mapping.items():
             cls = type(item)
-            if cls is str and item.isascii() or cls is int and -SAFE_INT <= item <= SAFE_INT:
+            if (cls is str and item.isascii()) or (cls is int and -SAFE_INT <= item <= SAFE_INT):
                 continue
             branch = _WALKS.get(cls, other)(item, levels - 1, other)
             if branch is not item:
@@ -147,7 +147,7 @@ def _dict(mapping: dict, levels: int, other: Walk) -> dict:
 
 
 def _has_other_keys(mapping: dict) -> bool:
-    for key in mapping:
+    for key in mapping:  # noqa: SIM110 - any() would cost a small dict a generator
         if type(key) is not str or not (key.isascii() or _is_utf8(key)):
             return True
     return False
@@ -178,7 +178,7 @@ def _subscript(key: Any) -> str:
 
 def _clock(value: datetime | time, levels: int, other: Walk) -> Any:
     zone = value.tzinfo
-    if not value.fold and (zone is None or zone is timezone.utc):
+    if not value.fold and (zone is None or zone is UTC):
         return value.isoformat()
     wall = value.replace(tzinfo=None, fold=0).isoformat()
     if zone is None:
@@ -249,27 +249,27 @@ _ADVICE = (  # names of attributes that tell a class, what it is, what to pass
     (("__await__",), "an awaitable", "what awaiting it returns"),
     (("read", "close"), "an open file", "its path or its content"),
     (("write", "close"), "an open file", "its path or its content"),
-    (("__next__",), "an iterator, which can be read once only,", "a list"),
-    (("__anext__",), "an iterator, which can be read once only,", "a list"),
+    (("__next__",), "an iterator, which can be read only once", "a list"),
+    (("__anext__",), "an iterator, which can be read only once", "a list"),
 )
 _CODE = (type, FunctionType, BuiltinFunctionType, MethodType)
 
 
 def _advice(value: Any) -> str:
     """Return why a value is refused and what to pass instead."""
-    cls = type(value)
+    cls, name = type(value), _name(value)
     if isinstance(value, _CODE):
-        return f"it is code, a {cls.__name__}. Pass a name, and look it up where it is used."
+        return f"it is code ({name}). Pass a name, and look it up where it is used."
     for attributes, kind, instead in _ADVICE:
-        if all(hasattr(cls, name) for name in attributes):
-            return f"a {_name(value)} is {kind}. Pass {instead}."
+        if all(hasattr(cls, attribute) for attribute in attributes):
+            return f"it is {kind} ({name}). Pass {instead}."
     if isinstance(value, BaseException):
-        return f"a {_name(value)} is an error. Raise it, or pass str() of it."
+        return f"it is an error ({name}). Raise it, or pass str() of it."
     for base in cls.__mro__:
         if base in _WALKS:
-            return f"a {_name(value)} is not exactly a {base.__name__}. Pass a plain {base.__name__}."
+            return f"its class {name} is not exactly {base.__name__}. Pass a plain {base.__name__}."
     return (
-        f"a {_name(value)} has no exact form in JSON. Pass numbers, text, dates, lists or dicts "
+        f"its class {name} has no exact form in JSON. Pass numbers, text, dates, lists or dicts "
         "from which it can be made again."
     )
 

@@ -22,30 +22,30 @@ from durable_workflows.errors import CorruptPayload
 
 LEVELS = 1000  # of JSON that are read; more than plain.LEVELS, since tags take some
 
-Reader = Callable[[Any, int, dict], Any]  # body, levels left, readers by tag
+RawReader = Callable[[Any, int], Any]  # body, levels left
 
 
-class ClassNotHere(CorruptPayload):
-    """The value's class is not among the imported ones."""
-
-
-def restore(tree: Any, levels: int, readers: dict[str, Reader]) -> Any:
+def restore(tree: Any, levels: int, raw: dict[str, RawReader]) -> Any:
     """Return the value of a plain tree, in whose lists and dicts it may be built.
 
-    Raise CorruptPayload, or RecursionError if too little of the stack is left.
+    `raw` reads the bodies of further tags, before anything in them is restored. Raise
+    CorruptPayload, or RecursionError if too little of the stack is left.
     """
     if levels <= 0:
         raise CorruptPayload(f"A stored value is nested deeper than {LEVELS} levels.")
     if type(tree) is list:
         for index, item in enumerate(tree):
             if type(item) in _CONTAINERS:
-                tree[index] = restore(item, levels - 1, readers)
+                tree[index] = restore(item, levels - 1, raw)
     elif type(tree) is dict:
         if "$" in tree:
-            return _untag(tree, levels, readers)
+            tag, body = _tag_and_body(tree)
+            if tag in raw:
+                return raw[tag](body, levels - 1)
+            return _read(tag, restore(body, levels - 1, raw))
         for key, item in tree.items():
             if type(item) in _CONTAINERS:
-                tree[key] = restore(item, levels - 1, readers)
+                tree[key] = restore(item, levels - 1, raw)
     return tree
 
 
@@ -61,43 +61,54 @@ def find_class(module: str, qualname: str) -> type | None:
 _CONTAINERS = frozenset((list, dict))
 
 
-def _untag(tree: dict, levels: int, readers: dict[str, Reader]) -> Any:
+def _tag_and_body(tree: dict) -> tuple[str, Any]:
     tag = tree["$"]
-    if type(tag) is not str or tag not in readers:
-        raise CorruptPayload(f"A stored value has an unknown tag {str(tag)[:40]!r}.")
-    if len(tree) != 2 or "v" not in tree:
-        raise CorruptPayload(f"A stored {tag} has the wrong shape.")
+    if type(tag) is not str or len(tree) != 2 or "v" not in tree:
+        raise CorruptPayload("A stored value has a tag of the wrong shape.")
+    return tag, tree["v"]
+
+
+def _read(tag: str, body: Any) -> Any:
+    if tag not in READERS:
+        raise CorruptPayload(f"A stored value has an unknown tag: {tag[:40]!r}.")
     try:
-        return readers[tag](tree["v"], levels - 1, readers)
-    except (CorruptPayload, RecursionError):
+        return READERS[tag](body)
+    except CorruptPayload:
         raise
     except Exception as error:
         raise CorruptPayload(f"A stored {tag} can't be read: {str(error)[:200]}") from None
 
 
-def _read_items(body: Any, levels: int, readers: dict[str, Reader]) -> list:
-    if type(body) is not list:
-        raise TypeError("it has no list of items")
-    return restore(body, levels, readers)
+# Readers: restored body → value
 
 
-def _read_pairs(body: Any, levels: int, readers: dict[str, Reader]) -> list:
-    flat = _read_items(body, levels, readers)
-    return list(zip(flat[::2], flat[1::2], strict=True))
-
-
-def _read_text(body: Any) -> str:
+def _text(body: Any) -> str:
     if type(body) is not str:
         raise TypeError("its body is not text")
     return body
 
 
-def _read_clock(cls: type, body: Any, levels: int, readers: dict[str, Reader]) -> Any:
+def _items(body: Any) -> list:
+    if type(body) is not list:
+        raise TypeError("its body is not a list")
+    return body
+
+
+def _pairs(body: Any) -> list:
+    flat = _items(body)
+    return list(zip(flat[::2], flat[1::2], strict=True))
+
+
+def _bytes(body: Any) -> bytes:
+    return base64.b64decode(_text(body), validate=True)
+
+
+def _clock(cls: Any, body: Any) -> Any:
     if type(body) is str:
         return cls.fromisoformat(body)
-    wall, fold, *rest = _read_items(body, levels, readers)
+    wall, fold, *zone = _items(body)
     naive = cls.fromisoformat(wall).replace(fold=fold)
-    match rest:
+    match zone:
         case []:
             return naive
         case [str(key)]:
@@ -107,45 +118,31 @@ def _read_clock(cls: type, body: Any, levels: int, readers: dict[str, Reader]) -
     raise ValueError("its time zone has the wrong shape")
 
 
-def _read_enum(body: Any, levels: int, readers: dict[str, Reader]) -> Enum:
-    module, qualname, name, *value = _read_items(body, levels, readers)
-    cls = find_class(module, qualname)
+def _enum(body: Any) -> Enum:
+    module, qualname, name, *value = _items(body)
+    cls = find_class(_text(module), _text(qualname))
     if cls is None or not issubclass(cls, Enum):
-        raise ClassNotHere(f"The enum {module}.{qualname} of a stored value is not imported here.")
+        raise CorruptPayload(
+            f"A stored value is a member of {module}.{qualname}, which is not imported here."
+        )
     return cls(*value) if value else cls.__members__[name]
 
 
-def _from_text(make: Callable[[str], Any]) -> Reader:
-    return lambda body, levels, readers: make(_read_text(body))
-
-
-def _from_items(make: Callable[[list], Any]) -> Reader:
-    return lambda body, levels, readers: make(_read_items(body, levels, readers))
-
-
-def _from_pairs(make: Callable[[list], Any]) -> Reader:
-    return lambda body, levels, readers: make(_read_pairs(body, levels, readers))
-
-
-def _unbase64(text: str) -> bytes:
-    return base64.b64decode(text, validate=True)
-
-
-READERS: dict[str, Reader] = {
-    "int": _from_text(lambda text: int(text, 0)),
-    "float": _from_text(float),
-    "str": _from_text(lambda text: _unbase64(text).decode("utf-8", "surrogatepass")),
-    "bytes": _from_text(_unbase64),
-    "date": _from_text(date.fromisoformat),
-    "Decimal": _from_text(Decimal),
-    "UUID": _from_text(UUID),
-    "tuple": _from_items(tuple),
-    "set": _from_items(set),
-    "frozenset": _from_items(frozenset),
-    "timedelta": _from_items(lambda items: timedelta(*items)),
-    "dict": _from_pairs(dict),
-    "OrderedDict": _from_pairs(OrderedDict),
-    "datetime": lambda body, *rest: _read_clock(datetime, body, *rest),
-    "time": lambda body, *rest: _read_clock(time, body, *rest),
-    "enum": _read_enum,
+READERS: dict[str, Callable[[Any], Any]] = {
+    "int": lambda body: int(_text(body), 0),
+    "float": lambda body: float(_text(body)),
+    "str": lambda body: _bytes(body).decode("utf-8", "surrogatepass"),
+    "bytes": _bytes,
+    "tuple": lambda body: tuple(_items(body)),
+    "set": lambda body: set(_items(body)),
+    "frozenset": lambda body: frozenset(_items(body)),
+    "dict": lambda body: dict(_pairs(body)),
+    "OrderedDict": lambda body: OrderedDict(_pairs(body)),
+    "datetime": lambda body: _clock(datetime, body),
+    "time": lambda body: _clock(time, body),
+    "date": date.fromisoformat,
+    "timedelta": lambda body: timedelta(*_items(body)),
+    "Decimal": lambda body: Decimal(_text(body)),
+    "UUID": lambda body: UUID(_text(body)),
+    "enum": _enum,
 }

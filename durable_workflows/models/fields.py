@@ -18,16 +18,16 @@ class InstantField(models.DateTimeField):
     """
 
     def get_db_prep_value(self, value: Any, connection: Any, prepared: bool = False) -> Any:
-        value = super().get_db_prep_value(value, connection, prepared) if value is None else value
+        if not prepared:
+            value = self.get_prep_value(value)
         if not isinstance(value, datetime):
-            return value
+            return value  # None, or an expression
         aware = value if timezone.is_aware(value) else timezone.make_aware(value)
-        if connection.vendor == "sqlite":
-            return aware.astimezone(UTC).replace(tzinfo=None).isoformat(" ", "microseconds")
-        return aware
+        if connection.features.supports_timezones:
+            return aware
+        return aware.astimezone(UTC).replace(tzinfo=None).isoformat(" ", "microseconds")
 
     def get_db_converters(self, connection: Any) -> list[Any]:
-        # Not the backend's converters: they would read the text in the connection's zone.
         return [self.from_stored]
 
     @staticmethod
@@ -35,7 +35,8 @@ class InstantField(models.DateTimeField):
         if value is None:
             return None
         moment = datetime.fromisoformat(value) if isinstance(value, str) else value
-        if timezone.is_naive(moment) and connection.vendor == "sqlite":
+        if not connection.features.supports_timezones:
+            # The text is UTC, whatever zone the backend has just read it in.
             moment = moment.replace(tzinfo=UTC)
         return moment if _use_tz() or timezone.is_naive(moment) else timezone.make_naive(moment)
 

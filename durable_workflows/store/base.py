@@ -15,6 +15,8 @@ from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Any
 
+from durable_workflows.core import states
+from durable_workflows.core.admission import Load, allowance
 from durable_workflows.core.records import (
     Beat,
     Claim,
@@ -34,6 +36,8 @@ from durable_workflows.core.records import (
 )
 
 Answer = Verdict | StepRecord
+Fence = tuple[int, int | None, str]  # attempt, owner, status
+Plan = list[tuple[str, int, str]]  # queue, how many at most, of which status ("" is any)
 
 
 class Store(ABC):
@@ -54,12 +58,37 @@ class Store(ABC):
         """Return whether the caller's thread has an open atomic block (a test's own aside)."""
 
     @abstractmethod
-    def atomic(self) -> AbstractContextManager[None]:
-        """Open a transaction on the caller's connection, for an atomic step."""
+    def in_test(self) -> bool:
+        """Return whether the caller's thread is inside a transaction of Django's TestCase."""
+
+    @abstractmethod
+    def atomic_step(self, max_idle: float) -> AbstractContextManager[None]:
+        """Open the transaction of an atomic step on the caller's connection.
+
+        Raises WrongPlace, and rolls back, if the body broke the transaction it ran in,
+        or wrote through another alias, which this transaction could not roll back.
+        """
 
     @abstractmethod
     def on_commit(self, act: Callable[[], None]) -> None:
         """Run `act` once the caller's open transaction has committed; at once if none is open."""
+
+    # -- hints -------------------------------------------------------------
+
+    def notify(self, channel: str) -> None:
+        """Ring a channel in every process that listens; nothing where the database can't."""
+
+    def listen(self, channels: Sequence[str]) -> bool:
+        """Hear these channels on the store's own connection; False where that can't be."""
+        return False
+
+    def fileno(self) -> int | None:
+        """Return what becomes readable when a listening connection hears something."""
+        return None
+
+    def heard(self) -> bool:
+        """Take what was heard off the connection; return whether there was anything."""
+        return False
 
     # -- starting ----------------------------------------------------------
 
@@ -67,13 +96,30 @@ class Store(ABC):
     def create(self, rows: Sequence[NewWorkflow], *, now: datetime | None = None) -> list[Created]:
         """Insert workflows in the caller's transaction; an id that is there stays as it is."""
 
-    @abstractmethod
     def create_claimed(
         self, row: NewWorkflow, worker: int, executor_id: str, *, now: datetime | None = None
-    ) -> Claim | Created:
-        """Insert a workflow already owned by `worker`; Created if its id was there before."""
+    ) -> tuple[Created, Claim | None]:
+        """Insert a workflow already owned by `worker`, in one transaction.
+
+        No claim if its id was there before.
+        """
+        with self.transaction():
+            (created,) = self.create([row], now=now)
+            if not created.fresh:
+                return created, None
+            return created, self.claim_one(row.workflow_id, worker, executor_id, now=now)
+
+    @abstractmethod
+    def transaction(self) -> AbstractContextManager[None]:
+        """Open a transaction on the caller's connection, or join the open one."""
 
     # -- running -----------------------------------------------------------
+
+    @abstractmethod
+    def claim_one(
+        self, workflow_id: str, worker: int, executor_id: str, *, now: datetime | None = None
+    ) -> Claim | None:
+        """Own one workflow if it is ready; None if it is not."""
 
     @abstractmethod
     def claim(
@@ -103,13 +149,21 @@ class Store(ABC):
         """Lock the run's row against a new claim, first thing in an atomic step; False if lost."""
 
     @abstractmethod
-    def look(self, ids: Sequence[int], *, patient: bool = False, now: datetime | None = None) -> int:
-        """Make ready those of these waiting workflows whose wait is fulfilled; return how many.
+    def look(
+        self, ids: Sequence[int], *, patient: bool = False, now: datetime | None = None
+    ) -> tuple[int, int]:
+        """Make ready those of these waiting workflows whose wait is fulfilled.
 
-        Only ever called after the commit that may have fulfilled it, in a statement of its own.
+        Only ever called after the commit that may have fulfilled it, in a statement of
+        its own. Returns how many were woken, and how many were skipped because somebody
+        had locked them: those are to be looked at again, `patient`ly.
         """
 
     # -- reading -----------------------------------------------------------
+
+    @abstractmethod
+    def recorded(self, id: int, position: int) -> StepRecord | None:
+        """Return the recorded step of a workflow at a position."""
 
     @abstractmethod
     def ended(self, workflow_ids: Sequence[str]) -> dict[str, Ended]:
@@ -121,6 +175,16 @@ class Store(ABC):
     @abstractmethod
     def now(self) -> float:
         """Return the database's clock in epoch seconds."""
+
+    # -- people ------------------------------------------------------------
+
+    @abstractmethod
+    def cancel(self, workflow_ids: Sequence[str]) -> int:
+        """Cancel those that have not ended; return how many."""
+
+    @abstractmethod
+    def resume(self, workflow_ids: Sequence[str]) -> int:
+        """Make those ready that were cancelled or given up; return how many."""
 
     # -- workers -----------------------------------------------------------
 
@@ -221,3 +285,44 @@ def by_kind(
 
 def attributes_text(attributes: dict[str, Any] | None) -> str | None:
     return None if attributes is None else json.dumps(attributes)
+
+
+def answer(entry: Entry, record: StepRecord | None, fence: Fence | None) -> Answer:
+    """Say what became of an entry that changed no row.
+
+    `record` is the step at its position, None where there is none or the entry is no
+    step; `fence` is what its workflow's row says then, None where there is no row.
+    """
+    if isinstance(entry, StepEntry) and record is not None:
+        # A run with my attempt exists once: the row is mine, its COMMIT's answer was lost.
+        same = (record.attempt, record.name, record.kind)
+        return Verdict.RECORDED if same == (entry.attempt, entry.name, entry.kind) else record
+    if fence is None:
+        return Verdict.LOST
+    attempt, worker, status = fence
+    if attempt == entry.attempt and status == states.CANCELLED:
+        return Verdict.CANCELLED
+    if attempt == entry.attempt and worker == entry.worker and status == states.PENDING:
+        return Verdict.LOCKED
+    ended = attempt == entry.attempt and status in (states.SUCCESS, states.ERROR)
+    left = attempt > entry.attempt or (attempt == entry.attempt and worker is None)
+    match entry:
+        case OutcomeEntry() if ended:
+            return Verdict.RECORDED
+        case WaitEntry(keeps=False) if left:
+            return Verdict.RECORDED
+    return Verdict.LOST
+
+
+def places(queue: QueueView, load: Load, asked: int) -> Plan:
+    """Return how many may be taken of a queue that is under this load."""
+    new = 0 if queue.paused else allowance(queue, load, asked)
+    if queue.hold and queue.limited:
+        # Whoever waits on a holding queue keeps its place, so it needs none to go on.
+        going_on, fresh = asked, new
+    elif queue.paused:
+        going_on, fresh = allowance(queue, load, asked), 0
+    else:
+        return [(queue.name, new, "")] if new else []
+    plan = [(queue.name, going_on, states.PENDING), (queue.name, fresh, states.ENQUEUED)]
+    return [place for place in plan if place[1]]

@@ -73,6 +73,35 @@ def disconnect(raw: Any) -> None:
     raw.close()
 
 
+def is_closed(raw: Any) -> bool:
+    return bool(raw.closed)
+
+
+def listen(raw: Any, channels: Sequence[str]) -> None:
+    """Hear these channels; what arrives while a statement runs is remembered, not dropped."""
+    raw.durable_workflows_heard = False
+
+    def remember(_: Any) -> None:
+        raw.durable_workflows_heard = True
+
+    raw.add_notify_handler(remember)
+    for channel in channels:
+        raw.execute(f'LISTEN "{channel}"')
+
+
+def heard(raw: Any) -> bool:
+    """Take notifications off the socket without waiting; return whether there were any."""
+    heard = raw.durable_workflows_heard
+    raw.durable_workflows_heard = False
+    try:
+        raw.pgconn.consume_input()
+    except psycopg.OperationalError:
+        return True  # gone: let the next statement find out and reconnect
+    while raw.pgconn.notifies() is not None:
+        heard = True
+    return bool(heard)
+
+
 def run(raw: Any, sql: str, params: Sequence[Any] = ()) -> Result:
     """Run one statement; on the caller's connection within its transaction."""
     if is_pooled(raw):

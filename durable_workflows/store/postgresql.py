@@ -8,35 +8,24 @@ small index on the owner and pay the square of the batch.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Sequence
-from datetime import datetime
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
-from durable_workflows.core.admission import Load
 from durable_workflows.core.records import (
     Beat,
     Claim,
-    Created,
-    Ended,
-    Entry,
-    NewWorkflow,
     OutcomeEntry,
     QueueView,
-    StatusRow,
     StepEntry,
     WaitEntry,
-    WorkerFacts,
 )
 from durable_workflows.store import pg_connection
-from durable_workflows.store.base import Answer, attributes_text, by_kind
 from durable_workflows.store.pg_connection import ints, texts
 from durable_workflows.store.session import Borrowed, Owned, Statement
-from durable_workflows.store.sql import Plan, SQLStore, instant
+from durable_workflows.store.sql import FINAL, READY, Dump, Plan, SQLStore, named
 
 NOW = "COALESCE(%s::timestamptz, clock_timestamp())"
-FINAL = "('SUCCESS', 'ERROR', 'CANCELLED', 'MAX_RECOVERY_ATTEMPTS_EXCEEDED')"
-READY = "w.worker_id IS NULL AND w.wake_at IS NULL AND w.status IN ('ENQUEUED', 'PENDING')"
 
 # The columns of a new workflow, in the order of _new_row().
 NEW = (
@@ -50,6 +39,9 @@ VALUES (%s, %s, %s, %s, %s, %s,
         {NOW} + %s::float8 * interval '1 second', %s::float8, %s, %s, %s::bigint, %s::int, %s::jsonb, %s, %s, 0, 0, '', {NOW}, {NOW})
 ON CONFLICT (workflow_id) DO NOTHING RETURNING id
 """
+CLAIMED = """w.id, w.workflow_id, w.name, w.queue, w.input, w.attempt, w.worker_id, w.recoveries,
+    w.parent_id, w.waits, w.authenticated_user"""
+THERE = "SELECT id, workflow_id, name FROM {workflow} WHERE workflow_id = ANY (%s::text[])"
 ROWS = """unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::int[], %s::text[], %s::float8[],
     %s::float8[], %s::text[], %s::text[], %s::bigint[], %s::int[], %s::text[], %s::text[], %s::text[])
     AS n(workflow_id, name, status, queue, priority, input, delay, timeout, deduplication_id,
@@ -62,8 +54,6 @@ INSERT INTO {{workflow}} ({NEW}) SELECT {NEW_VALUES} FROM {ROWS}
 ON CONFLICT (workflow_id) DO NOTHING RETURNING id, workflow_id
 """
 
-CLAIMED = """w.id, w.workflow_id, w.name, w.queue, w.input, w.attempt, w.worker_id, w.recoveries,
-    w.parent_id, w.waits, w.authenticated_user"""
 # Rides dw_ready, one short range per queue. FOR UPDATE, not the weaker lock of all
 # other moves: an atomic step of an old attempt still holds FOR KEY SHARE, and no new
 # attempt may begin before it has ended. SKIP LOCKED: rivals take other rows.
@@ -86,6 +76,16 @@ SET worker_id = %s, attempt = w.attempt + 1, status = 'PENDING', executor_id = %
     dequeued_at = CASE WHEN w.queue = '' THEN NULL ELSE COALESCE(w.dequeued_at, {NOW}) END,
     deadline = COALESCE(w.deadline, {NOW} + w.timeout * interval '1 second')
 WHERE w.id = ANY (ARRAY(SELECT id FROM picked))
+RETURNING {CLAIMED}
+"""
+CLAIM_ONE = f"""
+UPDATE {{workflow}} w
+SET worker_id = %s, attempt = w.attempt + 1, status = 'PENDING', executor_id = %s,
+    updated_at = {NOW},
+    dequeued_at = CASE WHEN w.queue = '' THEN NULL ELSE COALESCE(w.dequeued_at, {NOW}) END,
+    deadline = COALESCE(w.deadline, {NOW} + w.timeout * interval '1 second')
+WHERE w.id = (SELECT w.id FROM {{workflow}} w WHERE w.workflow_id = %s AND {READY}
+              FOR UPDATE SKIP LOCKED)
 RETURNING {CLAIMED}
 """
 # Locked one after the other by id, before anything is counted: the count in the next
@@ -180,15 +180,23 @@ WHERE workflow_id = %s AND position = %s
 READ_FENCE = "SELECT attempt, worker_id, status FROM {workflow} WHERE id = %s"
 
 LOOK = f"""
-UPDATE {{workflow}} SET wake_at = NULL, updated_at = {NOW} WHERE id = ANY (ARRAY(
+WITH due AS MATERIALIZED (
     SELECT w.id FROM {{workflow}} w
     WHERE w.id = ANY (%s::bigint[]) AND w.worker_id IS NULL AND w.wake_at IS NOT NULL
       AND w.status = 'PENDING' AND w.waits <> '' AND EXISTS (
         SELECT 1 FROM jsonb_each(w.waits::jsonb) AS one(position, wait)
         WHERE (wait ->> 'until')::float8 <= extract(epoch FROM {NOW})
            OR EXISTS (SELECT 1 FROM jsonb_array_elements_text(wait -> 'what') AS what(id)
-                      JOIN {{workflow}} c ON c.workflow_id = what.id AND c.status IN {FINAL}))
-    ORDER BY w.id FOR NO KEY UPDATE OF w SKIP LOCKED))
+                      JOIN {{workflow}} c ON c.workflow_id = what.id AND c.status IN {FINAL}))),
+free AS MATERIALIZED (
+    SELECT w.id FROM {{workflow}} w
+    WHERE w.id = ANY (ARRAY(SELECT id FROM due)) AND w.worker_id IS NULL
+      AND w.wake_at IS NOT NULL AND w.status = 'PENDING'
+    ORDER BY w.id FOR NO KEY UPDATE SKIP LOCKED),
+woken AS (
+    UPDATE {{workflow}} SET wake_at = NULL, updated_at = {NOW}
+    WHERE id = ANY (ARRAY(SELECT id FROM free)) RETURNING id)
+SELECT (SELECT count(*) FROM woken), (SELECT count(*) FROM due)
 """
 ENDED = f"""
 SELECT workflow_id, status, output, error FROM {{workflow}}
@@ -205,6 +213,7 @@ SELECT w.id, w.workflow_id, w.status, w.name, w.input, w.output, w.error,
 FROM {workflow} w LEFT JOIN {workflow} p ON p.id = w.parent_id WHERE w.workflow_id = %s
 """
 
+CLOCK = "SELECT extract(epoch FROM clock_timestamp())"
 ENLIST = f"""
 INSERT INTO {{worker}} (kind, state, host, pid, app_version, queues, backend, lease_seconds,
                         started_at, beat_at)
@@ -244,6 +253,10 @@ BURY_GONE = f"""
 UPDATE {{worker}} SET state = 'dead'
 WHERE missing_since < {NOW} - interval '1.4 seconds' AND {GONE} RETURNING id
 """
+DISCHARGE = "UPDATE {worker} SET state = 'stopped' WHERE id = %s AND state = 'live'"
+OWNED = "SELECT id FROM {workflow} WHERE worker_id = %s"
+COUNT_OWNED = "SELECT count(*) FROM {workflow} WHERE worker_id = %s"
+FATES = "SELECT id, status FROM {workflow} WHERE id = ANY (%s::bigint[])"
 STRANDED = f"""
 SELECT w.id, w.workflow_id, w.name, w.recoveries, w.waits, w.parent_id,
        EXISTS (SELECT 1 FROM {{step}} s WHERE s.workflow_id = w.id AND s.attempt = w.attempt),
@@ -302,88 +315,56 @@ ON CONFLICT (name) DO UPDATE SET concurrency = EXCLUDED.concurrency,
 WHERE ({queue}.concurrency, {queue}.worker_concurrency, {queue}.hold) IS DISTINCT FROM
     (EXCLUDED.concurrency, EXCLUDED.worker_concurrency, EXCLUDED.hold)
 """
-AUDIT = """
-SELECT w.workflow_id, CASE
-    WHEN w.worker_id IS NOT NULL AND w.status <> 'PENDING' THEN 'owned, but ' || w.status
-    WHEN w.worker_id IS NOT NULL THEN 'owned by worker ' || w.worker_id || ', which is not live'
-    ELSE w.status || ', neither owned nor ready, and nothing will wake it' END
-FROM {workflow} w
-WHERE (w.worker_id IS NOT NULL AND (w.status <> 'PENDING' OR NOT EXISTS (
-          SELECT 1 FROM {worker} k WHERE k.id = w.worker_id AND k.state = 'live')))
-   OR (w.worker_id IS NULL AND w.status = 'DELAYED' AND w.wake_at IS NULL)
-"""
-BUSY = f"""
-SELECT EXISTS (SELECT 1 FROM {{workflow}} w WHERE {READY})
-    OR EXISTS (SELECT 1 FROM {{workflow}} w WHERE w.worker_id IS NOT NULL)
-"""
+OUTCOMES_PATIENT = OUTCOMES.replace(" SKIP LOCKED", "")
+WAITS_PATIENT = WAITS.replace(" SKIP LOCKED", "")
+LOOK_PATIENT = LOOK.replace(" SKIP LOCKED", "")
 
 
-def _named(**tables: str) -> dict[str, str]:
-    """Put the table names into every statement, once."""
-    return {
-        name: text.format(**tables)
-        for name, text in globals().items()
-        if name.isupper() and isinstance(text, str)
-    }
+def moment(epoch: float | None) -> datetime | None:
+    return None if epoch is None else datetime.fromtimestamp(epoch, UTC)
 
 
 class PostgreSQLStore(SQLStore):
     supports_notify = True
-
-    def __init__(self, session: Borrowed | Owned, sql: dict[str, str]):
-        super().__init__(session)
-        self.sql = sql
+    ints = staticmethod(ints)
+    texts = staticmethod(texts)
 
     @classmethod
     def on(cls, using: str, **tables: str) -> PostgreSQLStore:
-        return cls(Borrowed(using, pg_connection.run), _named(**tables))
+        return cls(Borrowed(using, pg_connection.run), named(globals(), **tables))
 
     def dedicated(self) -> PostgreSQLStore:
         return PostgreSQLStore(Owned(self.session.using, pg_connection), self.sql)
 
-    # -- starting ----------------------------------------------------------
+    # -- hints -------------------------------------------------------------
 
-    def create(self, rows: Sequence[NewWorkflow], *, now: datetime | None = None) -> list[Created]:
-        if len(rows) == 1:
-            row = rows[0]
-            values = _new_row(row)
-            found = self.session.execute(
-                self.sql["CREATE"],
-                [*values[:6], now, *values[6:], now, now],
-            ).rows
-            made = {row.workflow_id: found[0][0]} if found else {}
-        else:
-            result = self.session.execute(self.sql["CREATE_MANY"], [now, now, now, *_new_rows(rows)])
-            made = {workflow_id: id for id, workflow_id in result.rows}
-        missing = [row.workflow_id for row in rows if row.workflow_id not in made]
-        there = self._there(missing) if missing else {}
-        return [
-            Created(made[row.workflow_id], row.workflow_id, row.name, True)
-            if row.workflow_id in made
-            else there[row.workflow_id]
-            for row in rows
-        ]
+    def notify(self, channel: str) -> None:
+        self.session.execute("SELECT pg_notify(%s, '')", [channel])
 
-    def _there(self, workflow_ids: list[str]) -> dict[str, Created]:
-        rows = self.session.execute(
-            f"SELECT id, workflow_id, name FROM {self.sql['WORKFLOW']} WHERE workflow_id = ANY (%s::text[])",
-            [texts(workflow_ids)],
-        ).rows
-        return {workflow_id: Created(id, workflow_id, name, False) for id, workflow_id, name in rows}
+    def listen(self, channels: Sequence[str]) -> bool:
+        if not isinstance(self.session, Owned):
+            return False
+        self.session.greet = lambda raw: (
+            None if pg_connection.is_pooled(raw) else pg_connection.listen(raw, channels)
+        )
+        self.session.close()
+        return not pg_connection.is_pooled(self.session.ready())
 
-    def create_claimed(
-        self, row: NewWorkflow, worker: int, executor_id: str, *, now: datetime | None = None
-    ) -> Claim | Created:
-        def work(execute: Callable[..., Any]) -> Claim | Created:
-            (created,) = self.create([row], now=now)
-            if not created.fresh:
-                return created
-            taken = execute(self.sql["OWN"], [worker, executor_id, now, created.id]).rows
-            return Claim(*taken[0][:10], user=taken[0][10])
+    def fileno(self) -> int | None:
+        raw = self.session.ready()
+        return None if raw is None or pg_connection.is_pooled(raw) else int(raw.fileno())
 
-        return self.session.unit(work)
+    def heard(self) -> bool:
+        raw = self.session.ready()
+        return raw is None or pg_connection.heard(raw)
 
     # -- running -----------------------------------------------------------
+
+    def _limit_idle(self, max_idle: float) -> None:
+        self.session.execute(
+            "SELECT set_config('idle_in_transaction_session_timeout', %s, true)",
+            [f"{int(max_idle * 1000)}ms"],
+        )
 
     def claim(
         self,
@@ -415,87 +396,13 @@ class PostgreSQLStore(SQLStore):
             claims = take(execute, self._plan(execute, worker, queues, asked))
         return self._with_history(claims)
 
-    def _lock_queues(self, execute: Callable[..., Any], names: list[str]) -> list[str]:
-        return [name for (name,) in execute(self.sql["LOCK_QUEUES"], [texts(names)]).rows]
-
-    def _loads(
-        self, execute: Callable[..., Any], worker: int, names: list[str], held: set[str]
-    ) -> dict[str, Load]:
-        loads = dict.fromkeys(names, Load())
-        for statement, some in (
-            ("LOADS", [name for name in names if name not in held]),
-            ("HELD", [name for name in names if name in held]),
-        ):
-            if some:
-                for name, here, everywhere in execute(self.sql[statement], [worker, texts(some)]).rows:
-                    loads[name] = Load(here, everywhere)
-        return loads
-
-    def _read_steps(self, ids: list[int]) -> Iterable[tuple[Any, ...]]:
-        return self.session.execute(self.sql["HISTORY"], [ints(ids)]).rows
-
-    def write(
-        self, entries: Sequence[Entry], *, patient: bool = False, now: datetime | None = None
-    ) -> list[Answer] | None:
-        steps, starts, outcomes, waits = by_kind(entries)
-        impatient = "" if not patient else "_PATIENT"
-        statements: list[Statement] = []
-        if steps:
-            statements.append((self.sql["STEPS"], _step_params(steps, now)))
-        if starts:
-            children = [child for entry in starts for child in entry.children]
-            params = [*_step_params(starts, now), now, now, now, *_new_rows(children)]
-            statements.append((self.sql["STARTS"], params))
-        if outcomes:
-            statements.append((self.sql["OUTCOMES" + impatient], _outcome_params(outcomes, now)))
-        if waits:
-            statements.append((self.sql["WAITS" + impatient], _wait_params(waits, now)))
-        results = self.session.batch(statements)
-        if sum(result.rowcount for result in results) == len(entries):
-            return None
-        recorded = {
-            row if len(row) == 2 else row[0] for result in results for row in result.rows
-        }
-        return self._answers(entries, recorded)
-
-    def guard_step(self, id: int, attempt: int, worker: int) -> bool:
-        return bool(self.session.execute(self.sql["GUARD"], [id, attempt, worker]).rows)
-
     def look(
         self, ids: Sequence[int], *, patient: bool = False, now: datetime | None = None
-    ) -> int:
+    ) -> tuple[int, int]:
         statement = "LOOK_PATIENT" if patient else "LOOK"
-        return self.session.execute(self.sql[statement], [now, ints(sorted(ids)), now]).rowcount
-
-    def _read_step(self, id: int, position: int) -> tuple[Any, ...] | None:
-        rows = self.session.execute(self.sql["READ_STEP"], [id, position]).rows
-        return rows[0] if rows else None
-
-    def _read_fence(self, id: int) -> tuple[int, int | None, str] | None:
-        rows = self.session.execute(self.sql["READ_FENCE"], [id]).rows
-        return rows[0] if rows else None
-
-    # -- reading -----------------------------------------------------------
-
-    def _ended(
-        self, execute: Callable[..., Any], workflow_ids: Sequence[str]
-    ) -> dict[str, Ended]:
-        rows = execute(self.sql["ENDED"], [texts(workflow_ids)]).rows
-        return {workflow_id: Ended(*row) for workflow_id, *row in rows}
-
-    def status(self, workflow_id: str) -> StatusRow | None:
-        rows = self.session.execute(self.sql["STATUS"], [workflow_id]).rows
-        return status_row(rows[0]) if rows else None
-
-    def now(self) -> float:
-        return float(self.session.execute("SELECT extract(epoch FROM clock_timestamp())").rows[0][0])
-
-    # -- workers -----------------------------------------------------------
-
-    def enlist(self, facts: WorkerFacts, lease: float, *, now: datetime | None = None) -> int:
-        params = [facts.kind, facts.host, facts.pid, facts.app_version, facts.queues, facts.backend]
-        rows = self.session.execute(self.sql["ENLIST"], [*params, lease, now, now]).rows
-        return int(rows[0][0])
+        params = [ints(sorted(ids)), now, now]
+        woken, due = self.session.execute(self.sql[statement], params).rows[0]
+        return woken, due - woken
 
     def presence(self) -> str:
         """Return what tells that this store's own connection is alive, "" behind a pooler."""
@@ -511,183 +418,55 @@ class PostgreSQLStore(SQLStore):
         renewed, owned, moment = self.session.execute(self.sql["BEAT"], params).rows[0]
         return Beat(bool(renewed), owned, moment)
 
-    def discharge(self, worker: int, *, now: datetime | None = None) -> None:
-        self.session.execute(
-            f"UPDATE {self.sql['WORKER']} SET state = 'stopped' WHERE id = %s AND state = 'live'", [worker]
-        )
-
-    def owned(self, worker: int) -> list[int]:
-        rows = self.session.execute(
-            f"SELECT id FROM {self.sql['WORKFLOW']} WHERE worker_id = %s", [worker]
-        ).rows
-        return [id for (id,) in rows]
-
-    def count_owned(self, worker: int) -> int:
-        rows = self.session.execute(
-            f"SELECT count(*) FROM {self.sql['WORKFLOW']} WHERE worker_id = %s", [worker]
-        ).rows
-        return int(rows[0][0])
-
-    def release(self, worker: int, ids: Sequence[int], *, now: datetime | None = None) -> int:
-        return self.session.execute(self.sql["RELEASE"], [now, ints(ids), worker]).rowcount
-
-    def fates(self, ids: Sequence[int]) -> dict[int, str]:
-        rows = self.session.execute(
-            f"SELECT id, status FROM {self.sql['WORKFLOW']} WHERE id = ANY (%s::bigint[])", [ints(ids)]
-        ).rows
-        return dict(rows)
-
     def bury(self, *, now: datetime | None = None) -> list[int]:
         late = self.session.execute(self.sql["BURY_LATE"], [now, now]).rows
         gone = self.session.execute(self.sql["BURY_GONE"], [now]).rows
         self.session.execute(self.sql["MISS"], [now])
         return [id for (id,) in [*late, *gone]]
 
-    def _stranded(
-        self, execute: Callable[..., Any], batch: int, now: datetime | None
-    ) -> tuple[float, list[tuple[Any, ...]]]:
-        rows = execute(self.sql["STRANDED"], [now, batch]).rows
-        return (rows[0][7] if rows else 0.0), [row[:7] for row in rows]
+    def _starts(self, entries: list[StepEntry], now: datetime | None) -> list[Statement]:
+        children = [child for entry in entries for child in entry.children]
+        params = [*self._step_rows(entries), now, now, now, now, *self._new_rows(children)]
+        return [(self.sql["STARTS"], params)]
 
-    def _hand_on(
-        self, execute: Callable[..., Any], changes: list[tuple[Any, ...]], now: datetime | None
-    ) -> None:
-        ids, status, recoveries, waits, rest = zip(*changes, strict=True)
-        columns = [ints(ids), texts(status), ints(recoveries), texts(waits), ints(rest)]
-        execute(self.sql["HAND_ON"], [now, now, now, *columns])
+    # -- rows as arrays ----------------------------------------------------
 
-    # -- time --------------------------------------------------------------
+    def _rows(self, rows: Sequence[Sequence[Any]], *columns: Dump) -> list[str]:
+        return [dump(column) for dump, column in zip(columns, zip(*rows, strict=True), strict=True)]
 
-    def _due(
-        self, execute: Callable[..., Any], batch: int, now: datetime | None
-    ) -> tuple[float, list[tuple[Any, ...]]]:
-        rows = execute(self.sql["DUE"], [now, now, batch]).rows
-        return (rows[0][4] if rows else 0.0), [row[:4] for row in rows]
+    _moment = staticmethod(moment)
 
-    def _set_wake(
-        self, execute: Callable[..., Any], changes: list[tuple[Any, ...]], now: datetime | None
-    ) -> None:
-        ids, status, seconds = zip(*changes, strict=True)
-        execute(self.sql["SET_WAKE"], [now, ints(ids), texts(status), ints(seconds)])
+    def _step_rows(self, entries: list[StepEntry]) -> list[str]:
+        return [
+            ints([entry.id for entry in entries]),
+            ints([entry.attempt for entry in entries]),
+            ints([entry.worker for entry in entries]),
+            ints([entry.position for entry in entries]),
+            texts([entry.name for entry in entries]),
+            texts([entry.kind for entry in entries]),
+            texts([entry.output for entry in entries]),
+            texts([entry.error for entry in entries]),
+            texts([entry.child for entry in entries]),
+            texts([entry.tries for entry in entries]),
+            ints([entry.took for entry in entries]),
+        ]
 
-    def next_due(self, *, now: datetime | None = None) -> float | None:
-        seconds = self.session.execute(self.sql["NEXT_DUE"], [now]).rows[0][0]
-        return None if seconds is None else float(seconds)
+    def _outcome_rows(self, entries: list[OutcomeEntry]) -> list[str]:
+        return [
+            ints([entry.id for entry in entries]),
+            ints([entry.attempt for entry in entries]),
+            ints([entry.worker for entry in entries]),
+            texts([entry.status for entry in entries]),
+            texts([entry.output for entry in entries]),
+            texts([entry.error for entry in entries]),
+        ]
 
-    # -- queues ------------------------------------------------------------
-
-    def queues(self) -> dict[str, QueueView]:
-        rows = self.session.execute(self.sql["QUEUES"]).rows
-        return {row[0]: QueueView(*row) for row in rows}
-
-    def declare_queues(self, queues: Iterable[QueueView]) -> None:
-        declared = sorted(queues, key=lambda queue: queue.name)
-        if declared:
-            params = [
-                texts([queue.name for queue in declared]),
-                ints([queue.concurrency for queue in declared]),
-                ints([queue.worker_concurrency for queue in declared]),
-                ints([int(queue.hold) for queue in declared]),
-            ]
-            self.session.execute(self.sql["DECLARE"], params)
-
-    def audit(self, *, now: datetime | None = None) -> list[tuple[str, str]]:
-        return [(row[0], row[1]) for row in self.session.execute(self.sql["AUDIT"]).rows]
-
-    def busy(self) -> bool:
-        return bool(self.session.execute(self.sql["BUSY"]).rows[0][0])
-
-
-WORKFLOW, WORKER = "{workflow}", "{worker}"
-OWN = f"""
-UPDATE {{workflow}} w SET worker_id = %s, attempt = 1, status = 'PENDING', executor_id = %s,
-    deadline = {NOW} + w.timeout * interval '1 second'
-WHERE w.id = %s RETURNING {CLAIMED}
-"""
-OUTCOMES_PATIENT = OUTCOMES.replace(" SKIP LOCKED", "")
-WAITS_PATIENT = WAITS.replace(" SKIP LOCKED", "")
-LOOK_PATIENT = LOOK.replace(" SKIP LOCKED", "")
-
-
-def _new_row(row: NewWorkflow) -> tuple[Any, ...]:
-    options = row.options
-    return (
-        row.workflow_id,
-        row.name,
-        row.status,
-        row.queue,
-        options.priority,
-        row.input,
-        options.delay or None,
-        options.timeout,
-        options.deduplication_id,
-        options.partition_key,
-        row.parent,
-        row.parent_position,
-        attributes_text(options.attributes),
-        options.user,
-        options.app_version,
-    )
-
-
-_DUMP = (texts, texts, texts, texts, ints, texts, ints, ints, texts, texts, ints, ints, texts, texts, texts)
-
-
-def _new_rows(rows: Sequence[NewWorkflow]) -> list[str]:
-    columns = zip(*map(_new_row, rows), strict=True)
-    return [dump(column) for dump, column in zip(_DUMP, columns, strict=True)]
-
-
-def _step_params(entries: list[StepEntry], now: datetime | None) -> list[Any]:
-    # By id: two batches that meet lock the same keys in the same order.
-    entries.sort(key=lambda entry: entry.id)
-    return [
-        ints([entry.id for entry in entries]),
-        ints([entry.attempt for entry in entries]),
-        ints([entry.worker for entry in entries]),
-        ints([entry.position for entry in entries]),
-        texts([entry.name for entry in entries]),
-        texts([entry.kind for entry in entries]),
-        texts([entry.output for entry in entries]),
-        texts([entry.error for entry in entries]),
-        texts([entry.child for entry in entries]),
-        texts([entry.tries for entry in entries]),
-        ints([entry.took for entry in entries]),
-        now,
-    ]
-
-
-def _outcome_params(entries: list[OutcomeEntry], now: datetime | None) -> list[Any]:
-    entries.sort(key=lambda entry: entry.id)
-    return [
-        ints([entry.id for entry in entries]),
-        ints([entry.attempt for entry in entries]),
-        ints([entry.worker for entry in entries]),
-        texts([entry.status for entry in entries]),
-        texts([entry.output for entry in entries]),
-        texts([entry.error for entry in entries]),
-        now,
-        now,
-    ]
-
-
-def _wait_params(entries: list[WaitEntry], now: datetime | None) -> list[Any]:
-    entries.sort(key=lambda entry: entry.id)
-    return [
-        ints([entry.id for entry in entries]),
-        ints([entry.attempt for entry in entries]),
-        ints([entry.worker for entry in entries]),
-        texts([entry.waits for entry in entries]),
-        ints([entry.seconds for entry in entries]),  # type: ignore[misc]
-        ints([int(entry.keeps) for entry in entries]),
-        now,
-        now,
-    ]
-
-
-def status_row(row: Sequence[Any]) -> StatusRow:
-    values = list(row)
-    for place in (7, 8, 12, 20, 21, 22):
-        values[place] = instant(values[place])
-    values[23] = None if values[23] is None else json.loads(values[23])
-    return StatusRow(*values)
+    def _wait_rows(self, entries: list[WaitEntry]) -> list[str]:
+        return [
+            ints([entry.id for entry in entries]),
+            ints([entry.attempt for entry in entries]),
+            ints([entry.worker for entry in entries]),
+            texts([entry.waits for entry in entries]),
+            ints([entry.seconds for entry in entries]),  # type: ignore[misc]
+            ints([int(entry.keeps) for entry in entries]),
+        ]

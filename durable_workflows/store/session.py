@@ -37,12 +37,20 @@ class Closed(Exception):
 
 
 class Borrowed:
-    """Django's connection of the calling thread."""
+    """Django's connection of the calling thread.
+
+    `opening` is a statement that every unit begins with.
+    """
 
     owned = False
 
-    def __init__(self, using: str, run: Callable[[Any, str, Sequence[Any]], Result]):
-        self.using, self._run = using, run
+    def __init__(
+        self,
+        using: str,
+        run: Callable[[Any, str, Sequence[Any]], Result],
+        opening: str | None = None,
+    ):
+        self.using, self._run, self._opening = using, run, opening
 
     @property
     def connection(self) -> Any:
@@ -68,6 +76,8 @@ class Borrowed:
     def unit(self, work: Callable[[Callable[..., Result]], T]) -> T:
         """Run `work(execute)` as one transaction, or as part of the open one."""
         with transaction.atomic(using=self.using, savepoint=False):
+            if self._opening:
+                self.execute(self._opening)
             return work(self.execute)
 
     def close(self) -> None:
@@ -88,12 +98,27 @@ class Owned:
     def __init__(self, using: str, dialect: Any, closing: threading.Event | None = None):
         self.using, self.dialect = using, dialect
         self.closing = closing or threading.Event()
+        self.greet: Callable[[Any], None] | None = None  # called with each new connection
         self._raw: Any = None
 
     def raw(self) -> Any:
         if self._raw is None:
-            self._raw = self.dialect.connect(self.using)
+            raw = self.dialect.connect(self.using)
+            if self.greet is not None:
+                self.greet(raw)
+            self._raw = raw
         return self._raw
+
+    def ready(self) -> Any:
+        """Return an open connection, or None where the database can't be reached now."""
+        try:
+            if self._raw is not None and self.dialect.is_closed(self._raw):
+                self.close()
+            return self.raw()
+        except Exception as error:
+            if not self.dialect.is_disconnect(error):
+                raise
+            return None
 
     def execute(self, sql: str, params: Sequence[Any] = ()) -> Result:
         return self._persist(lambda raw: self.dialect.run(raw, sql, params))

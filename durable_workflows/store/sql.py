@@ -1,40 +1,100 @@
 """What PostgreSQL and SQLite do alike: which statement when, and what its rows mean.
 
-The subclasses own the text of the statements and how a batch becomes parameters.
+The subclasses own the text of the statements, whose parameters come in the same order
+in both, and how a batch becomes parameters: an array per column, or rows as JSON.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager
-from datetime import UTC, datetime
-from typing import Any
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from datetime import datetime
+from typing import Any, TypeVar
 
 from django.db import connections, transaction
 
 from durable_workflows.core import recovery, states, waits
-from durable_workflows.core.admission import Load, allowance
+from durable_workflows.core.admission import Load
 from durable_workflows.core.records import (
     Claim,
+    Created,
     Ended,
     Entry,
+    NewWorkflow,
     OutcomeEntry,
     QueueView,
     Rescued,
+    StatusRow,
     StepEntry,
     StepRecord,
     Verdict,
     WaitEntry,
+    WorkerFacts,
 )
-from durable_workflows.store.base import Answer, Store
-from durable_workflows.store.session import Borrowed, Owned
+from durable_workflows.models import Workflow, WorkflowQuerySet
+from durable_workflows.errors import WrongPlace
+from durable_workflows.store.base import (
+    Answer,
+    Fence,
+    Plan,
+    Store,
+    answer,
+    attributes_text,
+    by_kind,
+    places,
+)
+from durable_workflows.store.session import Borrowed, Owned, Statement
 
-Plan = list[tuple[str, int, str]]  # queue, how many at most, of which status ("" is any)
+E = TypeVar("E", StepEntry, OutcomeEntry, WaitEntry)
+Execute = Callable[..., Any]
+Dump = Callable[[Sequence[Any]], str]
+
+FINAL = "('SUCCESS', 'ERROR', 'CANCELLED', 'MAX_RECOVERY_ATTEMPTS_EXCEEDED')"
+READY = "w.worker_id IS NULL AND w.wake_at IS NULL AND w.status IN ('ENQUEUED', 'PENDING')"
+
+# Of the invariant: a row that is not final is owned by a live worker, ready, or has a wake_at.
+AUDIT = """
+SELECT w.workflow_id, CASE
+    WHEN w.worker_id IS NOT NULL AND w.status <> 'PENDING' THEN 'owned, but ' || w.status
+    WHEN w.worker_id IS NOT NULL THEN 'owned by worker ' || w.worker_id || ', which is not live'
+    ELSE w.status || ', neither owned nor ready, and nothing will wake it' END
+FROM {workflow} w
+WHERE (w.worker_id IS NOT NULL AND (w.status <> 'PENDING' OR NOT EXISTS (
+          SELECT 1 FROM {worker} k WHERE k.id = w.worker_id AND k.state = 'live')))
+   OR (w.worker_id IS NULL AND w.status = 'DELAYED' AND w.wake_at IS NULL)
+"""
+BUSY = f"""
+SELECT EXISTS (SELECT 1 FROM {{workflow}} w WHERE {READY})
+    OR EXISTS (SELECT 1 FROM {{workflow}} w WHERE w.worker_id IS NOT NULL)
+"""
+
+
+def named(statements: dict[str, Any], **tables: str) -> dict[str, str]:
+    """Put the table names into a module's statements and the common ones, once."""
+    return {
+        name: text.format(**tables)
+        for name, text in {"AUDIT": AUDIT, "BUSY": BUSY, **statements}.items()
+        if name.isupper() and isinstance(text, str)
+    }
 
 
 class SQLStore(Store):
-    def __init__(self, session: Borrowed | Owned):
-        self.session = session
+    # How the values of one column travel in one parameter.
+    ints: Dump
+    texts: Dump
+
+    def __init__(self, session: Borrowed | Owned, sql: dict[str, str]):
+        self.session, self.sql = session, sql
+
+    def _rows(self, rows: Sequence[Sequence[Any]], *columns: Dump) -> list[str]:
+        """Return rows as parameters; `columns` tells the kind of each, self.ints or self.texts."""
+        raise NotImplementedError
+
+    @staticmethod
+    def _moment(value: Any) -> datetime | None:
+        """Return an instant as the statements select it."""
+        raise NotImplementedError
 
     # -- where -------------------------------------------------------------
 
@@ -45,16 +105,122 @@ class SQLStore(Store):
         blocks = connections[self.session.using].atomic_blocks
         return any(not block._from_testcase for block in blocks)
 
-    def atomic(self) -> AbstractContextManager[None]:
+    def in_test(self) -> bool:
+        blocks = connections[self.session.using].atomic_blocks
+        return any(block._from_testcase for block in blocks)
+
+    def transaction(self) -> AbstractContextManager[None]:
         return transaction.atomic(using=self.session.using)
+
+    @contextmanager
+    def atomic_step(self, max_idle: float) -> Iterator[None]:
+        connection = connections[self.session.using]
+        with ExitStack() as stack:
+            for alias in connections:
+                if alias != self.session.using:
+                    stack.enter_context(connections[alias].execute_wrapper(_refuse_writes))
+            stack.enter_context(transaction.atomic(using=self.session.using))
+            raw, depth = connection.connection, len(connection.atomic_blocks)
+            self._limit_idle(max_idle)
+            yield
+            if connection.connection is not raw or len(connection.atomic_blocks) != depth:
+                raise WrongPlace(
+                    "The body of an atomic step closed the connection or the transaction it runs "
+                    "in. Leave both to the step, or use a plain @step."
+                )
+            if connection.needs_rollback:
+                raise WrongPlace(
+                    "The body of an atomic step caught a database error that had broken its "
+                    "transaction. Put the failing part into a transaction.atomic() of its own."
+                )
+
+    def _limit_idle(self, max_idle: float) -> None:
+        """End the transaction by itself if it stays idle so long, where the database can."""
 
     def on_commit(self, act: Callable[[], None]) -> None:
         transaction.on_commit(act, using=self.session.using, robust=True)
 
+    # -- starting ----------------------------------------------------------
+
+    def create(self, rows: Sequence[NewWorkflow], *, now: datetime | None = None) -> list[Created]:
+        return self._create(self.session.execute, rows, now)
+
+    def _create(
+        self, execute: Execute, rows: Sequence[NewWorkflow], now: datetime | None
+    ) -> list[Created]:
+        if len(rows) == 1:
+            values = new_row(rows[0])
+            found = execute(
+                self.sql["CREATE"], [*values[:6], now, *values[6:], now, now]
+            ).rows
+            made = {values[0]: found[0][0]} if found else {}
+        else:
+            result = execute(self.sql["CREATE_MANY"], [now, now, now, *self._new_rows(rows)])
+            made = {workflow_id: id for id, workflow_id in result.rows}
+        missing = [row.workflow_id for row in rows if row.workflow_id not in made]
+        known = execute(self.sql["THERE"], [self.texts(missing)]).rows if missing else []
+        there = {row[1]: Created(*row, fresh=False) for row in known}
+        return [
+            Created(made[row.workflow_id], row.workflow_id, row.name, True)
+            if row.workflow_id in made
+            else there[row.workflow_id]
+            for row in rows
+        ]
+
+    def _new_rows(self, rows: Sequence[NewWorkflow]) -> list[str]:
+        t, i = self.texts, self.ints
+        columns = (t, t, t, t, i, t, i, i, t, t, i, i, t, t, t)
+        return self._rows([new_row(row) for row in rows], *columns)
+
     # -- running -----------------------------------------------------------
 
+    def claim_one(
+        self, workflow_id: str, worker: int, executor_id: str, *, now: datetime | None = None
+    ) -> Claim | None:
+        params = [worker, executor_id, now, now, now, workflow_id]
+        rows = self.session.execute(self.sql["CLAIM_ONE"], params).rows
+        return self._with_history([Claim(*rows[0][:10], user=rows[0][10])])[0] if rows else None
+
+    def write(
+        self, entries: Sequence[Entry], *, patient: bool = False, now: datetime | None = None
+    ) -> list[Answer] | None:
+        steps, starts, outcomes, waits = by_kind(entries)
+        impatient = "" if not patient else "_PATIENT"
+        statements: list[Statement] = []
+        # Sorted by id: two batches that meet lock the same rows in the same order.
+        if steps:
+            statements.append((self.sql["STEPS"], [*self._step_rows(by_id(steps)), now]))
+        if starts:
+            statements += self._starts(by_id(starts), now)
+        if outcomes:
+            rows = self._outcome_rows(by_id(outcomes))
+            statements.append((self.sql["OUTCOMES" + impatient], [*rows, now, now]))
+        if waits:
+            rows = self._wait_rows(by_id(waits))
+            statements.append((self.sql["WAITS" + impatient], [*rows, now, now]))
+        results = self.session.batch(statements)
+        if sum(len(result.rows) for result in results) == len(entries):
+            return None
+        recorded = {row if len(row) == 2 else row[0] for result in results for row in result.rows}
+        return self._answers(entries, recorded)
+
+    def _starts(self, entries: list[StepEntry], now: datetime | None) -> list[Statement]:
+        raise NotImplementedError
+
+    def _step_rows(self, entries: list[StepEntry]) -> list[str]:
+        raise NotImplementedError
+
+    def _outcome_rows(self, entries: list[OutcomeEntry]) -> list[str]:
+        raise NotImplementedError
+
+    def _wait_rows(self, entries: list[WaitEntry]) -> list[str]:
+        raise NotImplementedError
+
+    def guard_step(self, id: int, attempt: int, worker: int) -> bool:
+        return bool(self.session.execute(self.sql["GUARD"], [id, attempt, worker]).rows)
+
     def _plan(
-        self, execute: Callable[..., Any], worker: int, queues: Sequence[QueueView], asked: int
+        self, execute: Execute, worker: int, queues: Sequence[QueueView], asked: int
     ) -> Plan:
         """Return how many may be taken where; locks the rows of queues with limits."""
         limited = [queue.name for queue in queues if queue.limited]
@@ -67,16 +233,24 @@ class SQLStore(Store):
         for queue in queues:
             if queue.limited and queue.name not in loads:
                 continue  # nothing ready there when the rows were locked
-            plan += _places(queue, loads.get(queue.name, Load()), asked)
+            plan += places(queue, loads.get(queue.name, Load()), asked)
         return plan
 
-    def _lock_queues(self, execute: Callable[..., Any], names: list[str]) -> list[str]:
-        raise NotImplementedError
+    def _lock_queues(self, execute: Execute, names: list[str]) -> list[str]:
+        return [name for (name,) in execute(self.sql["LOCK_QUEUES"], [self.texts(names)]).rows]
 
     def _loads(
-        self, execute: Callable[..., Any], worker: int, names: list[str], held: set[str]
+        self, execute: Execute, worker: int, names: list[str], held: set[str]
     ) -> dict[str, Load]:
-        raise NotImplementedError
+        loads = dict.fromkeys(names, Load())
+        for statement, some in (
+            ("LOADS", [name for name in names if name not in held]),
+            ("HELD", [name for name in names if name in held]),
+        ):
+            if some:
+                rows = execute(self.sql[statement], [worker, self.texts(some)]).rows
+                loads.update({name: Load(here, everywhere) for name, here, everywhere in rows})
+        return loads
 
     def _with_history(self, claims: list[Claim]) -> list[Claim]:
         """Add recorded steps and ended awaited workflows to those that have run before.
@@ -99,7 +273,7 @@ class SQLStore(Store):
         return claims
 
     def _read_steps(self, ids: list[int]) -> Iterable[tuple[Any, ...]]:
-        raise NotImplementedError
+        return self.session.execute(self.sql["HISTORY"], [self.ints(ids)]).rows
 
     # -- what 0 rows mean ---------------------------------------------------
 
@@ -109,50 +283,75 @@ class SQLStore(Store):
         for entry in entries:
             if _key(entry) in recorded:
                 answers.append(Verdict.RECORDED)
-            elif isinstance(entry, StepEntry):
-                answers.append(self._step_answer(entry))
-            else:
-                answers.append(self._row_answer(entry))
+                continue
+            record = self.recorded(entry.id, entry.position) if type(entry) is StepEntry else None
+            fence = self._read_fence(entry.id) if record is None else None
+            answers.append(answer(entry, record, fence))
         return answers
 
-    def _step_answer(self, entry: StepEntry) -> Answer:
-        row = self._read_step(entry.id, entry.position)
-        if row is None:
-            return self._row_answer(entry)
-        record = StepRecord(*row)
-        mine = record.attempt == entry.attempt and (record.name, record.kind) == (
-            entry.name,
-            entry.kind,
-        )
-        # A run with my attempt exists once: the row is mine, its COMMIT's answer was lost.
-        return Verdict.RECORDED if mine else record
+    def _read_fence(self, id: int) -> Fence | None:
+        rows = self.session.execute(self.sql["READ_FENCE"], [id]).rows
+        return rows[0] if rows else None  # type: ignore[return-value]
 
-    def _row_answer(self, entry: Entry) -> Verdict:
-        row = self._read_fence(entry.id)
-        if row is None:
-            return Verdict.LOST
-        attempt, worker, status = row
-        if attempt == entry.attempt and status == states.CANCELLED:
-            return Verdict.CANCELLED
-        if attempt == entry.attempt and worker == entry.worker and status == states.PENDING:
-            return Verdict.LOCKED
-        match entry:
-            case OutcomeEntry() if attempt == entry.attempt and status in (
-                states.SUCCESS,
-                states.ERROR,
-            ):
-                return Verdict.RECORDED
-            case WaitEntry(keeps=False) if attempt > entry.attempt or (
-                attempt == entry.attempt and worker is None
-            ):
-                return Verdict.RECORDED
-        return Verdict.LOST
+    # -- reading -----------------------------------------------------------
 
-    def _read_step(self, id: int, position: int) -> tuple[Any, ...] | None:
-        raise NotImplementedError
+    def recorded(self, id: int, position: int) -> StepRecord | None:
+        rows = self.session.execute(self.sql["READ_STEP"], [id, position]).rows
+        return StepRecord(*rows[0]) if rows else None
 
-    def _read_fence(self, id: int) -> tuple[int, int | None, str] | None:
-        raise NotImplementedError
+    def ended(self, workflow_ids: Sequence[str]) -> dict[str, Ended]:
+        return self._ended(self.session.execute, workflow_ids)
+
+    def _ended(self, execute: Execute, workflow_ids: Sequence[str]) -> dict[str, Ended]:
+        rows = execute(self.sql["ENDED"], [self.texts(workflow_ids)]).rows
+        return {workflow_id: Ended(*row) for workflow_id, *row in rows}
+
+    def status(self, workflow_id: str) -> StatusRow | None:
+        rows = self.session.execute(self.sql["STATUS"], [workflow_id]).rows
+        if not rows:
+            return None
+        values = list(rows[0])
+        for place in (7, 8, 12, 20, 21, 22):
+            values[place] = self._moment(values[place])
+        values[23] = None if values[23] is None else json.loads(values[23])
+        return StatusRow(*values)
+
+    def now(self) -> float:
+        return float(self.session.execute(self.sql["CLOCK"]).rows[0][0])
+
+    # -- workers -----------------------------------------------------------
+
+    def enlist(self, facts: WorkerFacts, lease: float, *, now: datetime | None = None) -> int:
+        params = [facts.kind, facts.host, facts.pid, facts.app_version, facts.queues, facts.backend]
+        rows = self.session.execute(self.sql["ENLIST"], [*params, lease, now, now]).rows
+        return int(rows[0][0])
+
+    def discharge(self, worker: int, *, now: datetime | None = None) -> None:
+        self.session.execute(self.sql["DISCHARGE"], [worker])
+
+    def owned(self, worker: int) -> list[int]:
+        return [id for (id,) in self.session.execute(self.sql["OWNED"], [worker]).rows]
+
+    def count_owned(self, worker: int) -> int:
+        return int(self.session.execute(self.sql["COUNT_OWNED"], [worker]).rows[0][0])
+
+    def release(self, worker: int, ids: Sequence[int], *, now: datetime | None = None) -> int:
+        return self.session.execute(self.sql["RELEASE"], [now, self.ints(ids), worker]).rowcount
+
+    def fates(self, ids: Sequence[int]) -> dict[int, str]:
+        return dict(self.session.execute(self.sql["FATES"], [self.ints(ids)]).rows)  # type: ignore[arg-type]
+
+    # -- people ------------------------------------------------------------
+
+    def cancel(self, workflow_ids: Sequence[str]) -> int:
+        return self._people(workflow_ids).cancel()
+
+    def resume(self, workflow_ids: Sequence[str]) -> int:
+        return self._people(workflow_ids).resume()
+
+    def _people(self, workflow_ids: Sequence[str]) -> WorkflowQuerySet:
+        rows = Workflow.objects.using(self.session.using)
+        return rows.filter(workflow_id__in=list(workflow_ids))
 
     # -- dead workers and time ----------------------------------------------
 
@@ -164,7 +363,7 @@ class SQLStore(Store):
         *,
         now: datetime | None = None,
     ) -> list[Rescued]:
-        def work(execute: Callable[..., Any]) -> list[Rescued]:
+        def work(execute: Execute) -> list[Rescued]:
             instant, found = self._stranded(execute, batch, now)
             changes, rescued = [], []
             for id, workflow_id, name, recoveries, waiting, parent, progressed in found:
@@ -191,7 +390,7 @@ class SQLStore(Store):
         return self.session.unit(work)
 
     def wake_due(self, batch: int, *, now: datetime | None = None) -> int:
-        def work(execute: Callable[..., Any]) -> tuple[int, list[int]]:
+        def work(execute: Execute) -> tuple[int, list[int]]:
             instant, due = self._due(execute, batch, now)
             tables = [(id, status, waits.decode(text), since) for id, status, text, since in due]
             names = set().union(*(waits.named(table) for _, _, table, _ in tables))
@@ -202,7 +401,8 @@ class SQLStore(Store):
                 if waits.fulfilled(table, now=instant, ended=ended):
                     changes.append((id, after, None))
                 else:
-                    changes.append((id, after, waits.next_look(table, now=instant, waited=instant - since)))
+                    again = waits.next_look(table, now=instant, waited=instant - since)
+                    changes.append((id, after, again))
                     pushed.append(id)
             if changes:
                 self._set_wake(execute, changes, now)
@@ -214,51 +414,98 @@ class SQLStore(Store):
             self.look(pushed, now=now)
         return seen
 
-    def ended(self, workflow_ids: Sequence[str]) -> dict[str, Ended]:
-        return self._ended(self.session.execute, workflow_ids)
-
     def _stranded(
-        self, execute: Callable[..., Any], batch: int, now: datetime | None
+        self, execute: Execute, batch: int, now: datetime | None
     ) -> tuple[float, list[tuple[Any, ...]]]:
-        raise NotImplementedError
+        rows = execute(self.sql["STRANDED"], [now, batch]).rows
+        return (rows[0][7] if rows else 0.0), [row[:7] for row in rows]
 
     def _hand_on(
-        self, execute: Callable[..., Any], changes: list[tuple[Any, ...]], now: datetime | None
+        self, execute: Execute, changes: list[tuple[Any, ...]], now: datetime | None
     ) -> None:
-        raise NotImplementedError
+        t, i = self.texts, self.ints
+        execute(self.sql["HAND_ON"], [now, now, now, *self._rows(changes, i, t, i, t, i)])
 
     def _due(
-        self, execute: Callable[..., Any], batch: int, now: datetime | None
+        self, execute: Execute, batch: int, now: datetime | None
     ) -> tuple[float, list[tuple[Any, ...]]]:
-        raise NotImplementedError
+        rows = execute(self.sql["DUE"], [now, now, batch]).rows
+        return (rows[0][4] if rows else 0.0), [row[:4] for row in rows]
 
     def _set_wake(
-        self, execute: Callable[..., Any], changes: list[tuple[Any, ...]], now: datetime | None
+        self, execute: Execute, changes: list[tuple[Any, ...]], now: datetime | None
     ) -> None:
-        raise NotImplementedError
+        execute(self.sql["SET_WAKE"], [now, *self._rows(changes, self.ints, self.texts, self.ints)])
 
-    def _ended(
-        self, execute: Callable[..., Any], workflow_ids: Sequence[str]
-    ) -> dict[str, Ended]:
-        raise NotImplementedError
+    def next_due(self, *, now: datetime | None = None) -> float | None:
+        seconds = self.session.execute(self.sql["NEXT_DUE"], [now]).rows[0][0]
+        return None if seconds is None else float(seconds)
+
+    # -- queues ------------------------------------------------------------
+
+    def queues(self) -> dict[str, QueueView]:
+        return {
+            name: QueueView(name, concurrency, per_worker, bool(hold), bool(paused))
+            for name, concurrency, per_worker, hold, paused in self.session.execute(
+                self.sql["QUEUES"]
+            ).rows
+        }
+
+    def declare_queues(self, queues: Iterable[QueueView]) -> None:
+        rows = [
+            (queue.name, queue.concurrency, queue.worker_concurrency, int(queue.hold))
+            for queue in sorted(queues, key=lambda queue: queue.name)
+        ]
+        if rows:
+            params = self._rows(rows, self.texts, self.ints, self.ints, self.ints)
+            self.session.execute(self.sql["DECLARE"], params)
+
+    def audit(self, *, now: datetime | None = None) -> list[tuple[str, str]]:
+        return [(row[0], row[1]) for row in self.session.execute(self.sql["AUDIT"]).rows]
+
+    def busy(self) -> bool:
+        return bool(self.session.execute(self.sql["BUSY"]).rows[0][0])
 
 
-def _places(queue: QueueView, load: Load, asked: int) -> Plan:
-    new = 0 if queue.paused else allowance(queue, load, asked)
-    if queue.hold and queue.limited:
-        # Whoever waits on a holding queue keeps its place, so it needs none to go on.
-        going_on, fresh = asked, new
-    elif queue.paused:
-        going_on, fresh = allowance(queue, load, asked), 0
-    else:
-        return [(queue.name, new, "")] if new else []
-    plan = [(queue.name, going_on, states.PENDING), (queue.name, fresh, states.ENQUEUED)]
-    return [place for place in plan if place[1]]
+WRITES = ("INSERT", "UPDATE", "DELETE", "MERGE", "REPLACE", "COPY")
+
+
+def _refuse_writes(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+    if sql.lstrip()[:7].upper().startswith(WRITES):
+        raise WrongPlace(
+            f"An atomic step writes through the alias {context['connection'].alias!r}, which its "
+            "transaction can't roll back. Keep these models on the engine's alias, or use a plain "
+            "@step."
+        )
+    return execute(sql, params, many, context)
 
 
 def _key(entry: Entry) -> Any:
     return (entry.id, entry.position) if isinstance(entry, StepEntry) else entry.id
 
 
-def instant(epoch: float | None) -> datetime | None:
-    return None if epoch is None else datetime.fromtimestamp(epoch, UTC)
+def by_id(entries: list[E]) -> list[E]:
+    entries.sort(key=lambda entry: entry.id)
+    return entries
+
+
+def new_row(row: NewWorkflow) -> tuple[Any, ...]:
+    """Return the values of a new workflow, in the order of the statements' columns."""
+    options = row.options
+    return (
+        row.workflow_id,
+        row.name,
+        row.status,
+        row.queue,
+        options.priority,
+        row.input,
+        options.delay or None,
+        options.timeout,
+        options.deduplication_id,
+        options.partition_key,
+        row.parent,
+        row.parent_position,
+        attributes_text(options.attributes),
+        options.user,
+        options.app_version,
+    )

@@ -1,0 +1,1 @@
+"""Runs workflows. No SQL, no ORM, no Django: the store below knows those."""

@@ -1,0 +1,392 @@
+"""Does what flows ask for: perform() in a thread, aperform() in a coroutine."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Callable
+from dataclasses import asdict
+from time import perf_counter_ns
+from typing import Any
+
+from asgiref.sync import async_to_sync, sync_to_async
+
+from durable_workflows.core import flow, waits
+from durable_workflows.core.flow import Effect, Flow
+from durable_workflows.core.payload import encode_value
+from durable_workflows.core.records import Ended, StepEntry, StepRecord, Verdict, WaitEntry
+from durable_workflows.core.replay import Call
+from durable_workflows.core.waits import Wait
+from durable_workflows.engine.leaving import forever
+from durable_workflows.engine.here import here
+from durable_workflows.engine.run import InStep, Run
+from durable_workflows.errors import (
+    InsideTransaction,
+    LeaseLost,
+    NonDeterminism,
+    StepTimeout,
+    WorkflowCancelled,
+)
+from durable_workflows.store.base import Answer
+
+# -- in a thread ---------------------------------------------------------------
+
+
+def drive(run: Run, call: Call, steps: Flow) -> Any:
+    """Pump a flow in the run's own thread; return what it returns."""
+    began = perf_counter_ns()
+    try:
+        effect = next(steps)
+        while True:
+            try:
+                answer = perform(run, call, effect, began)
+            except BaseException as error:
+                effect = steps.throw(error)
+            else:
+                effect = steps.send(answer)
+    except StopIteration as stop:
+        return stop.value
+    except NonDeterminism as error:
+        if error.workflow_id == run.claim.workflow_id:
+            run.broken = error
+        raise
+
+
+def perform(run: Run, call: Call, effect: Effect, began: int) -> Any:
+    match effect:
+        case flow.InvokeAtomic():
+            return _invoke_atomic(run, call, effect, began)
+        case flow.Invoke():
+            return _invoke(run, call, effect)
+        case flow.Record():
+            return _adopted(run, call, run.runtime.journal.append(_entry(run, call, effect, began)))
+        case flow.Pause():
+            return _pause(run, call, effect)
+        case flow.Await():
+            return _await(run, call, effect)
+        case flow.Permit():
+            return _permit(effect)
+        case flow.Find():
+            return _find(run, effect.workflow_id)
+        case flow.ReadStatus():
+            return _read_status(run, effect.workflow_id)
+    raise AssertionError(effect)
+
+
+def _invoke(run: Run, call: Call, effect: flow.Invoke) -> Any:
+    function = effect.spec.function
+    if effect.spec.is_async:
+        function = async_to_sync(function)
+    token = here.set(InStep(run, call.position, effect.tries))
+    try:
+        return function(*effect.args, **effect.kwargs)
+    finally:
+        here.reset(token)
+
+
+class _Fenced(Exception):
+    """Rolls an atomic step back; `answer` says why, None where the claim is gone."""
+
+    def __init__(self, answer: Answer | None):
+        self.answer = answer
+
+
+def _invoke_atomic(
+    run: Run, call: Call, effect: flow.InvokeAtomic, began: int
+) -> tuple[Any, StepRecord | None]:
+    """Run the body and insert its checkpoint in one transaction: exactly once."""
+    store, claim = run.runtime.store, run.claim
+    value, finished = None, False
+    token = here.set(InStep(run, call.position, effect.tries, atomic=True))
+    try:
+        with store.atomic_step(effect.spec.max_idle):
+            # Locks the row first: no new attempt begins while this transaction is open.
+            if not store.guard_step(claim.id, claim.attempt, claim.worker):
+                raise _Fenced(None)
+            value = effect.spec.function(*effect.args, **effect.kwargs)
+            output = encode_value(value, cap=effect.cap)
+            answers = store.write([_entry(run, call, flow.Record(output=output), began)])
+            if answers is not None and answers[0] is not Verdict.RECORDED:
+                raise _Fenced(answers[0])
+            finished = True
+    except _Fenced as fenced:
+        return None, _after_fence(run, call, fenced.answer)
+    except Exception:
+        # The answer to COMMIT may be lost: the row, if it is there, is mine by its attempt.
+        record = run.runtime.reader.recorded(claim.id, call.position) if finished else None
+        if record is None:
+            raise
+        if record.attempt != claim.attempt:
+            return None, record
+    finally:
+        here.reset(token)
+    return value, None
+
+
+def _after_fence(run: Run, call: Call, answer: Answer | None) -> StepRecord | None:
+    if isinstance(answer, StepRecord):
+        return answer
+    if answer is None:
+        # Why the claim is gone is told by what a write of this run would meet.
+        probe = WaitEntry(run.claim.id, run.claim.attempt, run.claim.worker, keeps=True)
+        answer = run.runtime.journal.append(probe)
+        if answer is Verdict.RECORDED:
+            answer = Verdict.LOST
+    return _adopted(run, call, answer)
+
+
+def _entry(run: Run, call: Call, record: flow.Record, began: int) -> StepEntry:
+    claim = run.claim
+    return StepEntry(
+        claim.id,
+        claim.attempt,
+        claim.worker,
+        call.position,
+        call.name,
+        call.kind,
+        record.output,
+        record.error,
+        record.child,
+        record.tries,
+        (perf_counter_ns() - began) // 1000,
+        record.children,
+    )
+
+
+def _adopted(run: Run, call: Call, answer: Answer) -> StepRecord | None:
+    """Return None if our result is recorded, else the row to adopt; leave if fenced."""
+    if answer is Verdict.RECORDED:
+        return None
+    if isinstance(answer, StepRecord):
+        return answer
+    run.lost(WorkflowCancelled if answer is Verdict.CANCELLED else LeaseLost)
+    raise AssertionError("unreachable: lost() raises")
+
+
+def _pause(run: Run, call: Call, effect: flow.Pause) -> None:
+    runtime = run.runtime
+    wait = flow.until(effect.wait, effect.seconds, runtime.clock.database_now())
+    assert wait.until is not None
+    left = wait.until - runtime.clock.database_now()
+    if left <= 0:
+        return
+    if runtime.suspends and (left > runtime.suspend_after or runtime.crowded()):
+        run.suspend({call.position: wait})
+    if left > runtime.suspend_after:
+        _note(run, {call.position: wait})
+    runtime.clock.sleep(left)
+
+
+def _note(run: Run, table: dict[int, Wait]) -> None:
+    """Keep the waits of a run that waits in place: if its process dies, the time counts on."""
+    claim = run.claim
+    entry = WaitEntry(claim.id, claim.attempt, claim.worker, waits.encode(table), keeps=True)
+    if (answer := run.runtime.journal.append(entry)) is not Verdict.RECORDED:
+        run.lost(WorkflowCancelled if answer is Verdict.CANCELLED else LeaseLost)
+
+
+def _await(run: Run, call: Call, effect: flow.Await) -> dict[str, Ended]:
+    runtime = run.runtime
+    wait = flow.until(effect.wait, effect.timeout, runtime.clock.database_now())
+    if known := _known(run, wait.what):
+        return known
+    patience = _patience(run, wait)
+    if patience == 0.0:
+        if ended := runtime.reader.ended(list(wait.what)):
+            return ended
+        if wait.until is not None and wait.until <= runtime.clock.database_now():
+            return {}
+        run.suspend({call.position: wait})
+    watch = runtime.waiters.watch(wait.what)
+    try:
+        # Looked at after the watch is set: what ends from now on is delivered.
+        if ended := runtime.reader.ended(list(wait.what)):
+            return ended
+        if watch.wait(patience):
+            return watch.ended
+    finally:
+        runtime.waiters.forget(watch)
+    if wait.until is not None and wait.until <= runtime.clock.database_now():
+        return {}
+    run.suspend({call.position: wait})
+    raise AssertionError("unreachable: suspend() raises")
+
+
+def _patience(run: Run, wait: Wait) -> float | None:
+    """Return how long a wait may last in memory; None for as long as it takes."""
+    runtime = run.runtime
+    left = None if wait.until is None else max(0.0, wait.until - runtime.clock.database_now())
+    if not runtime.suspends:
+        return left
+    patience = 0.0 if runtime.crowded() else runtime.suspend_after
+    return patience if left is None else min(left, patience)
+
+
+def _known(run: Run, workflow_ids: tuple[str, ...]) -> dict[str, Ended]:
+    ended = run.claim.ended
+    return {one: ended[one] for one in workflow_ids if one in ended} if ended else {}
+
+
+def _permit(effect: flow.Permit) -> bool:
+    should_retry = effect.spec.retry.should_retry
+    assert should_retry is not None
+    if inspect.iscoroutinefunction(should_retry):
+        return bool(async_to_sync(should_retry)(effect.error))
+    return bool(should_retry(effect.error))
+
+
+def _find(run: Run, workflow_id: str) -> str | None:
+    row = run.runtime.reader.status(workflow_id)
+    return None if row is None else str(row.name)
+
+
+def _read_status(run: Run, workflow_id: str) -> str | None:
+    row = run.runtime.reader.status(workflow_id)
+    if row is None:
+        return None
+    # A payload is decoded by whoever reads the status, not nested in another payload.
+    return encode_value(asdict(row), cap=4 * run.runtime.payload_max_bytes)
+
+
+# -- in a coroutine ------------------------------------------------------------
+
+
+async def adrive(run: Run, call: Call, steps: Flow) -> Any:
+    """See drive()."""
+    began = perf_counter_ns()
+    limb = run.limb
+    limb.live += 1
+    try:
+        effect = next(steps)
+        while True:
+            try:
+                answer = await aperform(run, call, effect, began)
+            except BaseException as error:
+                effect = steps.throw(error)
+            else:
+                effect = steps.send(answer)
+    except StopIteration as stop:
+        return stop.value
+    except NonDeterminism as error:
+        if error.workflow_id == run.claim.workflow_id:
+            run.broken = error
+        raise
+    finally:
+        limb.live -= 1
+        if limb.live == 0:
+            limb.stir()
+
+
+async def aperform(run: Run, call: Call, effect: Effect, began: int) -> Any:
+    """See perform()."""
+    match effect:
+        case flow.InvokeAtomic():
+            value, adopted = await sync_to_async(_invoke_atomic_apart)(run, call, effect, began)
+            if run.leaving is not None:
+                await forever(run)
+            return value, adopted
+        case flow.Invoke():
+            return await _ainvoke(run, call, effect)
+        case flow.Record():
+            answer = await run.runtime.journal.submit(_entry(run, call, effect, began))
+            if answer is Verdict.RECORDED:
+                return None
+            if isinstance(answer, StepRecord):
+                return answer
+            run.lose(WorkflowCancelled() if answer is Verdict.CANCELLED else LeaseLost())
+            await forever(run)
+        case flow.Pause():
+            return await _apause(run, call, effect)
+        case flow.Await():
+            return await _aawait(run, call, effect)
+        case flow.Permit():
+            return await _apermit(effect)
+        case flow.Find():
+            return await _in_thread(run, _find, run, effect.workflow_id)
+        case flow.ReadStatus():
+            return await _in_thread(run, _read_status, run, effect.workflow_id)
+    raise AssertionError(effect)
+
+
+async def _in_thread(run: Run, read: Callable[..., Any], *args: Any) -> Any:
+    return await sync_to_async(read)(*args)
+
+
+def _invoke_atomic_apart(
+    run: Run, call: Call, effect: flow.InvokeAtomic, began: int
+) -> tuple[Any, StepRecord | None]:
+    """Run an atomic step in a step thread; a fenced one is told by the run's `leaving`."""
+    try:
+        return _invoke_atomic(run, call, effect, began)
+    except (LeaseLost, WorkflowCancelled):
+        run.limb.leave_soon()
+        return None, None
+
+
+async def _ainvoke(run: Run, call: Call, effect: flow.Invoke) -> Any:
+    spec = effect.spec
+    token = here.set(InStep(run, call.position, effect.tries))
+    try:
+        if not spec.is_async:
+            return await sync_to_async(spec.function)(*effect.args, **effect.kwargs)
+        if spec.timeout_seconds is None:
+            return await spec.function(*effect.args, **effect.kwargs)
+        try:
+            async with asyncio.timeout(spec.timeout_seconds) as limit:
+                return await spec.function(*effect.args, **effect.kwargs)
+        except TimeoutError:
+            if limit.expired():
+                raise StepTimeout(spec.name, spec.timeout_seconds) from None
+            raise
+    finally:
+        here.reset(token)
+
+
+async def _apause(run: Run, call: Call, effect: flow.Pause) -> None:
+    clock = run.runtime.clock
+    wait = flow.until(effect.wait, effect.seconds, clock.database_now())
+    assert wait.until is not None
+    left = wait.until - clock.database_now()
+    if left <= 0:
+        return
+    if not run.runtime.suspends:
+        if left > run.runtime.suspend_after:
+            await _in_thread(run, _note, run, {call.position: wait})
+        if clock.skips:
+            clock.sleep(left)
+            return
+    await run.limb.park(call.position, wait, left)
+
+
+async def _aawait(run: Run, call: Call, effect: flow.Await) -> dict[str, Ended]:
+    runtime = run.runtime
+    wait = flow.until(effect.wait, effect.timeout, runtime.clock.database_now())
+    if known := _known(run, wait.what):
+        return known
+    watch = runtime.waiters.watch_on_loop(wait.what)
+    try:
+        left = None if wait.until is None else wait.until - runtime.clock.database_now()
+        if left is not None and left <= 0:
+            return {}
+        await run.limb.park(call.position, wait, left, watch.arrival())
+        return watch.ended
+    finally:
+        runtime.waiters.forget(watch)
+
+
+async def _apermit(effect: flow.Permit) -> bool:
+    should_retry = effect.spec.retry.should_retry
+    assert should_retry is not None
+    verdict = should_retry(effect.error)
+    return bool(await verdict if inspect.isawaitable(verdict) else verdict)
+
+
+def refuse_inside_transaction(run: Run, what: str) -> None:
+    """Raise unless no transaction of the caller's could roll a checkpoint back."""
+    if run.runtime.store.in_transaction():
+        raise InsideTransaction(
+            f"{what} stands inside transaction.atomic(): a rollback would undo the record of "
+            "something that happened. Move it out of the block, or make the whole block one "
+            "@step(atomic=True)."
+        )
+

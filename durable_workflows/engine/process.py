@@ -1,0 +1,138 @@
+"""What this process has for one alias: its store, its ringer, its waiters, its worker.
+
+Made when first asked for; nothing here starts a thread before something waits or rings.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+from durable_workflows.conf import Settings, settings
+from durable_workflows.core.records import Ended, Entry, OutcomeEntry, QueueView, StepEntry, WaitEntry
+from durable_workflows.engine.clock import Clock
+from durable_workflows.engine.registry import Registry, registry
+from durable_workflows.engine.waiting import Waiters
+from durable_workflows.signals import workflows_ended, workflows_ready
+from durable_workflows.store import Store, get_store
+from durable_workflows.store.wakeup import CANCELLED, DONE, READY, Listener, Ringer
+
+
+class Process:
+    """The process-wide parts of the engine on one alias."""
+
+    def __init__(self, using: str):
+        self.using = using
+        self.registry: Registry = registry
+        self.clock = Clock()
+        self.ringer = Ringer(self.store, notify=self.settings.notify)
+        self.waiters = Waiters(self.open_listener)
+        self.embedded: Any = None  # the worker that launch() started here
+        self._declared: set[QueueView] = set()
+        workflows_ended.connect(self._ended_by_people, weak=False, dispatch_uid=f"ended-{using}")
+        workflows_ready.connect(self._ready_by_people, weak=False, dispatch_uid=f"ready-{using}")
+
+    @property
+    def settings(self) -> Settings:
+        return settings()
+
+    @property
+    def store(self) -> Store:
+        """The store on the calling thread's connection."""
+        return get_store(self.using)
+
+    def open_listener(self, *channels: str) -> Listener:
+        return Listener(
+            self.store.dedicated(), channels or (DONE,), notify=self.settings.notify
+        )
+
+    def declare(self, queue: QueueView) -> None:
+        """See that a queue's limits are in its row before anything stands in the queue."""
+        if queue in self._declared:
+            return
+        self.store.declare_queues([queue])
+        # Only once committed: a rollback takes the row back with it.
+        self.store.on_commit(lambda: self._declared.add(queue))
+
+    def aftermath(self, pen: Store, entries: Sequence[Entry]) -> None:
+        """Wake whoever waits for what was just committed; always after that commit."""
+        parents: set[int] = set()
+        ended = started = False
+        for entry in entries:
+            if type(entry) is OutcomeEntry:
+                ended = True
+                if entry.parent is not None:
+                    parents.add(entry.parent)
+                self.waiters.deliver(
+                    entry.workflow_id, Ended(entry.status, entry.output, entry.error)
+                )
+            elif type(entry) is StepEntry:
+                started = True
+            elif type(entry) is WaitEntry:
+                if entry.foreign:
+                    parents.add(entry.id)
+                elif entry.seconds is None and not entry.keeps:
+                    started = True
+        if parents and self.look(pen, sorted(parents)):
+            started = True
+        if ended:
+            self.ringer.ring(DONE, via=pen)
+        if started:
+            self.ringer.ring(READY, via=pen)
+
+    def look(self, store: Store, ids: Sequence[int]) -> int:
+        """Look at waiting workflows, once more and patiently at those that were locked."""
+        now = self.clock.now_or_none()
+        woken, skipped = store.look(ids, now=now)
+        if skipped:
+            woken += store.look(ids, patient=True, now=now)[0]
+        return woken
+
+    # -- what people did ---------------------------------------------------
+
+    def _ended_by_people(self, *, using: str, rows: list[Any], **_: Any) -> None:
+        if using != self.using:
+            return
+        parents = sorted({parent for _, _, parent in rows if parent is not None})
+        if parents and self.look(self.store, parents):
+            self.ringer.ring(READY)
+        self.ringer.ring(CANCELLED)
+        self.ringer.ring(DONE)
+
+    def _ready_by_people(self, *, using: str, **_: Any) -> None:
+        if using == self.using:
+            self.ringer.ring(READY)
+
+
+class Reader:
+    """Reads for many threads over one connection of the engine's own."""
+
+    def __init__(self, store: Store):
+        self._store, self._lock = store, threading.Lock()
+
+    def ended(self, workflow_ids: list[str]) -> dict[str, Ended]:
+        with self._lock:
+            return self._store.ended(workflow_ids)
+
+    def status(self, workflow_id: str) -> Any:
+        with self._lock:
+            return self._store.status(workflow_id)
+
+    def recorded(self, id: int, position: int) -> Any:
+        with self._lock:
+            return self._store.recorded(id, position)
+
+    def close(self) -> None:
+        self._store.close()
+
+
+@cache
+def _process(using: str) -> Process:
+    return Process(using)
+
+
+def process(using: str | None = None) -> Process:
+    """Return what this process has for an alias; None is the engine's own."""
+    return _process(using or settings().database)

@@ -1,0 +1,42 @@
+"""What a run needs of the process it runs in, as one value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from durable_workflows.core.records import Ended
+from durable_workflows.engine.clock import Clock
+from durable_workflows.engine.journal import Journal
+from durable_workflows.engine.registry import Registry
+from durable_workflows.engine.waiting import Waiters
+from durable_workflows.store.base import Store
+
+
+class Reader(Protocol):
+    """The few reads of a run, from whatever connection its process keeps for them."""
+
+    def ended(self, workflow_ids: list[str]) -> dict[str, Ended]: ...
+    def status(self, workflow_id: str) -> Any: ...
+    def recorded(self, id: int, position: int) -> Any: ...
+
+
+def never() -> bool:
+    return False
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    store: Store  # on the calling thread's own connection: atomic steps, the caller's starts
+    reader: Reader
+    journal: Journal
+    clock: Clock
+    registry: Registry
+    waiters: Waiters
+    payload_max_bytes: int
+    suspends: bool = True  # False: long waits pass in place, as in an inline run
+    suspend_after: float = 1.0  # seconds; shorter waits stay in memory
+    crowded: Callable[[], bool] = never  # whether somebody waits for this run's slot
+    isolate: Callable[[], None] = never  # type: ignore[assignment]
+    app_version: str = ""

@@ -1,0 +1,155 @@
+"""Hints that something may have changed. Nothing depends on one: every wait also polls.
+
+`Ringer.ring(channel)` wakes this process's own listeners at once and, where the
+database notifies, those of other processes: the first ring at once, what follows
+joined into one at the end of a short silence. A notification never travels in a
+writing transaction, where its commit would take a lock of the whole server.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from durable_workflows.store.base import Store
+
+READY, DONE, CANCELLED = "dw_ready", "dw_done", "dw_cancelled"
+
+FIRST_SILENCE = 0.005  # seconds between two notifications of a channel
+LONGEST_SILENCE = 0.05  # while it rings without a pause
+LINGER = 60.0  # an unused ringing connection is kept this long
+
+
+class Listener:
+    """Waits for rings. Close it by the thread that waits; anybody may interrupt().
+
+    `store` is dedicated; where it notifies, its connection LISTENs on the channels,
+    also after each reconnection, and stays free for statements between two waits.
+    """
+
+    def __init__(self, store: Store, channels: Sequence[str], *, notify: bool = True):
+        self.store = store
+        self._wake, self._waker = socket.socketpair()
+        self._wake.setblocking(False)
+        self._waker.setblocking(False)
+        self.hears = notify and store.supports_notify
+        if self.hears:
+            self.hears = store.listen(channels)
+
+    def wait(self, timeout: float) -> bool:
+        """Wait at most `timeout` seconds; return whether something rang or interrupted."""
+        sockets: list[Any] = [self._wake]
+        if self.hears and (fileno := self.store.fileno()) is not None:
+            if self.store.heard():
+                return True
+            sockets.append(fileno)
+        readable, _, _ = select.select(sockets, [], [], max(0.0, timeout))
+        if self._wake in readable:
+            self._drain()
+        if len(readable) > (self._wake in readable):
+            self.store.heard()
+        return bool(readable)
+
+    def interrupt(self) -> None:
+        try:
+            self._waker.send(b"!")
+        except (BlockingIOError, OSError):
+            pass  # full: it will wake anyway; closed: nobody waits
+
+    def close(self) -> None:
+        self.store.close()
+        self._wake.close()
+        self._waker.close()
+
+    def _drain(self) -> None:
+        try:
+            while self._wake.recv(4096):
+                pass
+        except BlockingIOError:
+            pass
+
+
+class Ringer:
+    """One per process and alias; renewed after fork."""
+
+    def __init__(self, store: Store, *, notify: bool = True):
+        self._source, self._notify = store, notify and store.supports_notify
+        self._reset()
+        os.register_at_fork(after_in_child=self._reset)
+
+    def _reset(self) -> None:
+        self._condition = threading.Condition()
+        self._local: dict[str, list[Callable[[], None]]] = {}
+        self._quiet_until: dict[str, float] = {}
+        self._silence: dict[str, float] = {}
+        self._due: dict[str, float] = {}
+        self._thread: threading.Thread | None = None
+
+    def subscribe(self, channel: str, act: Callable[[], None]) -> None:
+        """Call `act` in the ringing thread at each ring of this process."""
+        self._local.setdefault(channel, []).append(act)
+
+    def unsubscribe(self, channel: str, act: Callable[[], None]) -> None:
+        self._local[channel].remove(act)
+
+    def ring(self, channel: str, *, via: Store | None = None) -> None:
+        """Ring here and elsewhere; `via` is a free store of the caller's that may notify at once."""
+        for act in self._local.get(channel, ()):
+            act()
+        if not self._notify:
+            return
+        now = time.monotonic()
+        with self._condition:
+            first = now >= self._quiet_until.get(channel, 0.0)
+            if first and via is not None:
+                self._hush(channel, now)
+            else:
+                self._due.setdefault(channel, max(now, self._quiet_until.get(channel, 0.0)))
+                self._start()
+                return
+        via.notify(channel)
+
+    def _hush(self, channel: str, now: float) -> None:
+        calm = now - self._quiet_until.get(channel, 0.0) > LONGEST_SILENCE
+        silence = FIRST_SILENCE if calm else min(LONGEST_SILENCE, 2 * self._silence[channel])
+        self._silence[channel] = silence
+        self._quiet_until[channel] = now + silence
+
+    def _start(self) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(
+                target=self._serve, name="durable-ringer", daemon=True
+            )
+            self._thread.start()
+        else:
+            self._condition.notify()
+
+    def _serve(self) -> None:
+        store = self._source.dedicated()
+        try:
+            while (channels := self._next()) is not None:
+                for channel in channels:
+                    store.notify(channel)
+        finally:
+            store.close()
+
+    def _next(self) -> list[str] | None:
+        """Return the channels due now; None, and no thread any more, after a long silence."""
+        with self._condition:
+            idle_until = time.monotonic() + LINGER
+            while True:
+                now = time.monotonic()
+                if due := [channel for channel, at in self._due.items() if at <= now]:
+                    for channel in due:
+                        del self._due[channel]
+                        self._hush(channel, now)
+                    return due
+                if now >= idle_until and not self._due:
+                    self._thread = None
+                    return None
+                self._condition.wait(min(self._due.values(), default=idle_until) - now)

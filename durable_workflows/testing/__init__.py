@@ -1,0 +1,25 @@
+"""For tests of workflows: drain them in the test's own transaction, skip time, need no worker.
+
+    from durable_workflows.testing import run_until_idle
+
+    class FulfilTests(TestCase):
+        def test_an_order_ships(self):
+            handle = orders.enqueue(fulfil, self.order.pk)
+            run_until_idle()
+            self.assertEqual(handle.get_result(), "shipped")
+
+pytest gets the fixtures `run_until_idle` and `manual_clock` by itself.
+"""
+
+from durable_workflows.testing.clock import ManualClock, manual_clock
+from durable_workflows.testing.drain import arun_until_idle, run_until_idle
+
+__all__ = ["ManualClock", "MemoryStore", "arun_until_idle", "manual_clock", "run_until_idle"]
+
+
+def __getattr__(name: str) -> object:
+    if name == "MemoryStore":
+        from durable_workflows.testing.memory import MemoryStore
+
+        return MemoryStore
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
