@@ -7,6 +7,7 @@ frozen result and is computed again when the setting changes (tests override it)
 from __future__ import annotations
 
 import difflib
+import sys
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -57,6 +58,16 @@ def settings() -> Settings:
             raise ImproperlyConfigured(" ".join(unknown))
         _current = Settings(**{KEYS[key]: value for key, value in given.items()})
     return _current
+
+
+def under_test() -> bool:
+    """Return whether Django's test runner, or pytest-django, has set this process up.
+
+    A test's database is dropped as soon as the tests have run: no connection of ours may
+    linger then.
+    """
+    utils = sys.modules.get("django.test.utils")
+    return utils is not None and hasattr(utils._TestState, "saved_data")
 
 
 def unknown_keys(given: dict[str, Any]) -> list[str]:

@@ -29,6 +29,7 @@ Control flow that user code must not catch derives from BaseException:
 
     Leaving
     ├── Suspended            the run waits; its row says for what
+    │   └── Released         its worker stops; any other goes on at once
     ├── LeaseLost            another worker owns the workflow, or nobody does
     └── WorkflowCancelled
 """
@@ -232,6 +233,10 @@ class Leaving(BaseException):
 
 class Suspended(Leaving):
     """The workflow waits in the database; a worker goes on with it when the wait is over."""
+
+
+class Released(Suspended):
+    """The worker is stopping; another one goes on from the last recorded step."""
 
 
 class LeaseLost(Leaving):

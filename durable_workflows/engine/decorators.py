@@ -248,7 +248,7 @@ async def perform_step_async(
     run: Run, spec: StepSpec, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
     """See perform_step()."""
-    if run.leaving is not None:
+    if run.ends:
         await forever(run)
     call = run.take_async(spec.name, STEP)
     flow = step_flow(call, spec, args, kwargs, run.runtime.payload_max_bytes)

@@ -19,20 +19,29 @@ from durable_workflows.engine.registry import WorkflowSpec
 from durable_workflows.engine.here import here
 from durable_workflows.engine.run import Run
 from durable_workflows.engine.runtime import Runtime
-from durable_workflows.errors import CorruptPayload, Leaving, Suspended
+from durable_workflows.errors import CorruptPayload, Leaving, Released, Suspended
 
 logger = logging.getLogger("durable_workflows.run")
 
 Freed = Callable[[Claim], None]
+Begun = Callable[[Run], None]
 
 
-def execute(claim: Claim, runtime: Runtime, freed: Freed) -> None:
+def unwatched(run: Run) -> None:
+    """What `begun` is where nobody wants to know."""
+
+
+def execute(
+    claim: Claim, runtime: Runtime, freed: Freed, begun: Begun = unwatched
+) -> None:
     """Run a claimed workflow in this thread and hand in how its attempt ends.
 
-    `freed` is called once that is committed, or once it is known that it won't be.
+    `begun` gets the run before its first line; `freed` is called once its end is
+    committed, or once it is known that it won't be.
     """
     spec = runtime.registry.named(claim.name)
     run = Run(claim, spec, runtime)
+    begun(run)
     token = here.set(run)
     try:
         entry = _ending(run, lambda: _call(run))
@@ -115,6 +124,8 @@ def _outcome(run: Run, status: str, output: str | None, error: str | None) -> Ou
 
 
 def suspension(run: Run) -> WaitEntry:
+    if isinstance(run.leaving, Released):
+        return WaitEntry(run.claim.id, run.claim.attempt, run.claim.worker)
     table = {position: wait for position, wait in run.waits.items() if position}
     now = run.runtime.clock.database_now()
     return WaitEntry(
@@ -146,10 +157,13 @@ def _settled(run: Run, slip: Slip, freed: Freed) -> None:
 # -- on a loop -----------------------------------------------------------------
 
 
-def aexecute(claim: Claim, runtime: Runtime, freed: Freed) -> Run:
+def aexecute(
+    claim: Claim, runtime: Runtime, freed: Freed, begun: Begun = unwatched
+) -> None:
     """See execute(). Called on an equipped loop; returns at once."""
     spec = runtime.registry.named(claim.name)
     run = Run(claim, spec, runtime)
+    begun(run)
     run.limb = Limb(run, on_ended=lambda run: _hand_in_from_loop(run, freed))
     context = copy_context()
     context.run(_enter, run)
@@ -159,11 +173,10 @@ def aexecute(claim: Claim, runtime: Runtime, freed: Freed) -> Run:
         entry = ending(run, error=error)
         assert entry is not None
         runtime.journal.fire_from_loop(entry, lambda slip: _settled(run, slip, freed))
-        return run
+        return
     # The equipped loop takes the first task of a run for its main one.
     main = run.limb.loop.create_task(_body(spec, args, kwargs), context=context)
     main.add_done_callback(run.limb.main_ended, context=NOBODY)
-    return run
 
 
 async def _body(spec: WorkflowSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

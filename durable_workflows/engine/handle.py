@@ -168,7 +168,7 @@ class WorkflowHandleAsync(Generic[R]):
         """See WorkflowHandle.get_result()."""
         place = here.get()
         if type(place) is Run:
-            if place.leaving is not None:
+            if place.ends:
                 await forever(place)
             call = place.take_async("result", RESULT)
             return await adrive(place, call, flow.result_flow(call, self.workflow_id, timeout))  # type: ignore[no-any-return]
@@ -183,7 +183,7 @@ class WorkflowHandleAsync(Generic[R]):
         """See WorkflowHandle.get_status()."""
         place = here.get()
         if type(place) is Run:
-            if place.leaving is not None:
+            if place.ends:
                 await forever(place)
             call = place.take_async("status", STATUS)
             recorded = await adrive(place, call, flow.status_flow(call, self.workflow_id))
@@ -235,7 +235,7 @@ async def wait_first_async(handles: Sequence[H], *, polling_interval_sec: float 
     by_id = _by_id(handles)
     place = here.get()
     if type(place) is Run:
-        if place.leaving is not None:
+        if place.ends:
             await forever(place)
         call = place.take_async("wait_first", FIRST)
         return by_id[await adrive(place, call, flow.first_flow(call, tuple(by_id)))]

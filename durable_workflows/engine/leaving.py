@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from durable_workflows.core.waits import Wait
 from durable_workflows.engine.here import here
-from durable_workflows.errors import Leaving, Suspended
+from durable_workflows.errors import Leaving, Released, Suspended
 
 if TYPE_CHECKING:
     from durable_workflows.engine.run import Run
@@ -39,6 +39,7 @@ async def forever(run: Run) -> Any:
     if not run.limb.hosted:
         assert run.leaving is not None
         raise run.leaving
+    run.limb.stir()
     while True:
         await asyncio.get_running_loop().create_future()
 
@@ -133,12 +134,20 @@ class Limb:
     def stir(self) -> None:
         """Look, after a while without a move, whether nothing but parked calls is left."""
         self._moves += 1
-        if self._rests():
+        if self.run.stopping and not self.live and self.run.leaving is None and self._runs():
+            self._pack()
+            self.leave(Suspended() if self.parked else Released())
+        elif self._rests():
             runtime = self.run.runtime
             patience = 0.0 if runtime.crowded() else runtime.suspend_after
             self.loop.call_later(patience, self._look, self._moves, context=NOBODY)
         elif self.main is not None and self.main.done():
             self._finish_if_ended()
+
+    def stir_soon(self) -> None:
+        """See stir(), asked by any thread."""
+        if self.hosted:
+            self.loop.call_soon_threadsafe(self.stir, context=NOBODY)
 
     def _rests(self) -> bool:
         return bool(
@@ -147,14 +156,19 @@ class Limb:
             and not self.live
             and not self.timers
             and self.run.leaving is None
-            and self.main is not None
-            and not self.main.done()
+            and self._runs()
         )
+
+    def _runs(self) -> bool:
+        return self.main is not None and not self.main.done()
 
     def _look(self, moves: int) -> None:
         if moves == self._moves and self._rests():
-            self.run.waits = {position: wait for position, (wait, _) in self.parked.items()}
+            self._pack()
             self.leave(Suspended())
+
+    def _pack(self) -> None:
+        self.run.waits = {position: wait for position, (wait, _) in self.parked.items()}
 
     # -- leaving -----------------------------------------------------------
 

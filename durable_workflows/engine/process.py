@@ -10,11 +10,11 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
-from durable_workflows.conf import Settings, settings
+from durable_workflows.conf import Settings, settings, under_test
 from durable_workflows.core.records import Ended, Entry, OutcomeEntry, QueueView, StepEntry, WaitEntry
 from durable_workflows.engine.clock import Clock
 from durable_workflows.engine.registry import Registry, registry
-from durable_workflows.engine.waiting import Waiters
+from durable_workflows.engine.waiting import LINGER, Waiters
 from durable_workflows.signals import workflows_ended, workflows_ready
 from durable_workflows.store import Store, get_store
 from durable_workflows.store.wakeup import CANCELLED, DONE, READY, Listener, Ringer
@@ -27,8 +27,9 @@ class Process:
         self.using = using
         self.registry: Registry = registry
         self.clock = Clock()
-        self.ringer = Ringer(self.store, notify=self.settings.notify)
-        self.waiters = Waiters(self.open_listener)
+        self.notify = self.settings.notify and not under_test()
+        self.ringer = Ringer(self.store, notify=self.notify)
+        self.waiters = Waiters(self.open_listener, linger=0.0 if under_test() else LINGER)
         self.embedded: Any = None  # the worker that launch() started here
         self._declared: set[QueueView] = set()
         workflows_ended.connect(self._ended_by_people, weak=False, dispatch_uid=f"ended-{using}")
@@ -45,7 +46,7 @@ class Process:
 
     def open_listener(self, *channels: str) -> Listener:
         return Listener(
-            self.store.dedicated(), channels or (DONE,), notify=self.settings.notify
+            self.store.dedicated(), channels or (DONE,), notify=self.notify
         )
 
     def declare(self, queue: QueueView) -> None:

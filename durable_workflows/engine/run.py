@@ -20,6 +20,7 @@ from durable_workflows.errors import (
     LeaseLost,
     Leaving,
     NonDeterminism,
+    Released,
     Suspended,
     SyncCallOnLoop,
     WrongThread,
@@ -43,6 +44,7 @@ class Run:
         "position",
         "runtime",
         "spec",
+        "stopping",
         "thread",
         "waits",
     )
@@ -53,6 +55,7 @@ class Run:
         self.waits: dict[int, Wait] = waits.decode(claim.waits) if claim.waits else {}
         self.leaving: Leaving | None = None
         self.broken: NonDeterminism | None = None
+        self.stopping = False  # its worker ends: leave at the next durable call
         self.calls_while_leaving = 0
         self.thread = threading.get_ident()
         self.limb: Any = None  # an async run's tasks and parked calls: engine.leaving.Limb
@@ -98,6 +101,8 @@ class Run:
     def _next(self, name: str, kind: str) -> Call:
         if self.leaving is not None:
             self.refuse()
+        if self.stopping:
+            self.leave(Released())
         if self.broken is not None:
             raise self.broken
         self.position = position = self.position + 1
@@ -125,6 +130,11 @@ class Run:
 
     # -- leaving -----------------------------------------------------------
 
+    @property
+    def ends(self) -> bool:
+        """Whether a durable call of an async run is not to return any more."""
+        return self.leaving is not None or self.stopping
+
     def leave(self, how: Leaving) -> None:
         """Begin to leave: from now on what the function returns or raises is ignored."""
         if self.leaving is None:
@@ -138,6 +148,12 @@ class Run:
             self.leaving = how
         if self.limb is not None:
             self.limb.leave_soon()
+
+    def stop(self) -> None:
+        """Ask the run, from another thread, to leave at its next durable call."""
+        self.stopping = True
+        if self.limb is not None:
+            self.limb.stir_soon()
 
     def refuse(self) -> None:
         """Raise what ends a leaving run; a sync one that goes on calling is slowed down."""

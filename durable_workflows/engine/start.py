@@ -133,7 +133,7 @@ async def begin_async(
     place = here.get()
     refuse_main(spec, process())
     if type(place) is Run:
-        if place.leaving is not None:
+        if place.ends:
             await forever(place)
         call = place.take_async(spec.name, START)
         row = new_workflow(spec.name, options, _name(queue), arguments, place, call.position)
@@ -190,7 +190,7 @@ async def begin_many_async(
     place = here.get()
     refuse_main(spec, process())
     if type(place) is Run:
-        if place.leaving is not None:
+        if place.ends:
             await forever(place)
         call = place.take_async(spec.name, START)
         rows = _rows(spec, options, queue, argument_lists, place, call.position)
@@ -386,7 +386,7 @@ async def _call_child_async(
     run: Run, spec: WorkflowSpec, options: Options, arguments: Arguments
 ) -> Any:
     """Both positions are taken before the first await: siblings can't come between."""
-    if run.leaving is not None:
+    if run.ends:
         await forever(run)
     start = run.take_async(spec.name, START)
     row = new_workflow(spec.name, options, "", arguments, run, start.position)

@@ -33,7 +33,7 @@ async def sleep_async(seconds: float) -> None:
     run = _run_of("sleep_async")
     if _seconds(seconds) <= 0:
         return
-    if run.leaving is not None:
+    if run.ends:
         await forever(run)
     call = run.take_async("sleep", SLEEP)
     await adrive(run, call, sleep_flow(call, seconds))

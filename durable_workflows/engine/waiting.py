@@ -62,8 +62,8 @@ class Watch:
 
 
 class Waiters:
-    def __init__(self, open_listener: Callable[[], Listener]):
-        self._open = open_listener
+    def __init__(self, open_listener: Callable[[], Listener], *, linger: float = LINGER):
+        self._open, self._linger = open_listener, linger
         self._reset()
         os.register_at_fork(after_in_child=self._reset)
 
@@ -97,6 +97,8 @@ class Waiters:
                     watches.remove(watch)
                 if not watches:
                     self._watches.pop(workflow_id, None)
+            if not self._watches and not self._linger and self._listener is not None:
+                self._listener.interrupt()
 
     def deliver(self, workflow_id: str, ended: Ended) -> None:
         """Tell those who wait for a workflow that it has ended, as committed."""
@@ -140,11 +142,11 @@ class Waiters:
                 waited = list(self._watches)
                 longest = min(
                     (watch.interval for watches in self._watches.values() for watch in watches),
-                    default=LINGER,
+                    default=self._linger,
                 )
                 if self._fresh:
                     self._fresh, pause = False, FIRST_PAUSE
-                if not waited and time.monotonic() - lonely_since > LINGER:
+                if not waited and time.monotonic() - lonely_since >= self._linger:
                     self._thread = self._listener = None
                     return
             if waited:

@@ -53,6 +53,10 @@ class Store(ABC):
     def close(self) -> None:
         """Give the connection back, if it is the store's own."""
 
+    def openings(self) -> int:
+        """Return how often the store's own connection was opened; 0 on the caller's."""
+        return 0
+
     @abstractmethod
     def in_transaction(self) -> bool:
         """Return whether the caller's thread has an open atomic block (a test's own aside)."""

@@ -99,6 +99,7 @@ class Owned:
         self.using, self.dialect = using, dialect
         self.closing = closing or threading.Event()
         self.greet: Callable[[Any], None] | None = None  # called with each new connection
+        self.openings = 0  # how often the connection was opened
         self._raw: Any = None
 
     def raw(self) -> Any:
@@ -107,6 +108,7 @@ class Owned:
             if self.greet is not None:
                 self.greet(raw)
             self._raw = raw
+            self.openings += 1
         return self._raw
 
     def ready(self) -> Any:

@@ -101,6 +101,9 @@ class SQLStore(Store):
     def close(self) -> None:
         self.session.close()
 
+    def openings(self) -> int:
+        return self.session.openings if isinstance(self.session, Owned) else 0
+
     def in_transaction(self) -> bool:
         blocks = connections[self.session.using].atomic_blocks
         return any(not block._from_testcase for block in blocks)

@@ -1,0 +1,1 @@
+"""Lives in time: threads, the event loop, signals. What runs workflows for others."""

@@ -1,0 +1,24 @@
+"""Wakes what is due: sleeps, retries, delayed starts, and waits that were not told."""
+
+from __future__ import annotations
+
+from durable_workflows.engine.process import Process
+from durable_workflows.store import Store
+from durable_workflows.store.wakeup import READY
+
+LONGEST_PAUSE = 1.0  # seconds: a nearer wait may be written meanwhile
+BATCH = 500
+
+
+class Timer:
+    def __init__(self, process: Process):
+        self.process = process
+
+    def tick(self, store: Store) -> float:
+        seen = store.wake_due(BATCH)
+        if seen:
+            self.process.ringer.ring(READY, via=store)
+            return 0.0
+        due = store.next_due()
+        # A row due at once that wake_due() did not see is locked by somebody: do not spin.
+        return LONGEST_PAUSE if due is None else min(LONGEST_PAUSE, max(0.005, due))
