@@ -1,6 +1,8 @@
 """The app: registers checks and finds the project's `workflows` modules; starts nothing."""
 
-from django.apps import AppConfig
+from __future__ import annotations
+
+from django.apps import AppConfig, apps
 from django.utils.module_loading import autodiscover_modules
 
 
@@ -10,4 +12,17 @@ class DurableWorkflowsConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
+        from durable_workflows.engine.registry import registry
+
+        registry.labeller = app_label
         autodiscover_modules("workflows")
+
+
+def app_label(module: str) -> str:
+    """Return the label of the longest installed app that contains a module, else the module."""
+    homes = [
+        config
+        for config in apps.get_app_configs()
+        if module == config.name or module.startswith(config.name + ".")
+    ]
+    return max(homes, key=lambda config: len(config.name)).label if homes else module

@@ -58,6 +58,14 @@ class Store(ABC):
         return 0
 
     @abstractmethod
+    def version(self) -> str:
+        """Return the database's version, for people."""
+
+    def most_connections(self) -> int | None:
+        """Return how many connections the server takes, None if that is no question."""
+        return None
+
+    @abstractmethod
     def in_transaction(self) -> bool:
         """Return whether the caller's thread has an open atomic block (a test's own aside)."""
 

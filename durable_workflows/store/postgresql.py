@@ -213,6 +213,8 @@ SELECT w.id, w.workflow_id, w.status, w.name, w.input, w.output, w.error,
 FROM {workflow} w LEFT JOIN {workflow} p ON p.id = w.parent_id WHERE w.workflow_id = %s
 """
 
+VERSION = "SELECT current_setting('server_version')"
+MOST_CONNECTIONS = "SELECT current_setting('max_connections')::int"
 CLOCK = "SELECT extract(epoch FROM clock_timestamp())"
 ENLIST = f"""
 INSERT INTO {{worker}} (kind, state, host, pid, app_version, queues, backend, lease_seconds,
@@ -335,6 +337,9 @@ class PostgreSQLStore(SQLStore):
 
     def dedicated(self) -> PostgreSQLStore:
         return PostgreSQLStore(Owned(self.session.using, pg_connection), self.sql)
+
+    def most_connections(self) -> int | None:
+        return int(self.session.execute(self.sql["MOST_CONNECTIONS"]).rows[0][0])
 
     # -- hints -------------------------------------------------------------
 

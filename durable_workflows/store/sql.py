@@ -101,6 +101,9 @@ class SQLStore(Store):
     def close(self) -> None:
         self.session.close()
 
+    def version(self) -> str:
+        return str(self.session.execute(self.sql["VERSION"]).rows[0][0])
+
     def openings(self) -> int:
         return self.session.openings if isinstance(self.session, Owned) else 0
 

@@ -57,6 +57,7 @@ def rows(*columns: str) -> str:
 
 EPOCH_NOW = epoch("COALESCE(?, 'now')")
 NOTABLE = 0.1  # seconds: a shorter wait for the write lock is everyday
+VERSION = "SELECT sqlite_version()"
 # A write that changes nothing: a unit on the caller's connection begins with it, since
 # Django's BEGIN takes the write lock only where the project asks for it.
 TAKE_LOCK = "UPDATE {worker} SET state = state WHERE id IS NULL"
