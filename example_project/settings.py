@@ -41,7 +41,7 @@ INSTALLED_APPS = [
     "example_project.orders",
 ]
 
-DURABLE_WORKFLOWS: dict = {}
+DURABLE_WORKFLOWS = {"LEASE_SECONDS": env.float("DURABLE_LEASE_SECONDS", default=30.0)}
 
 # The payment gateway, example_project/gateway.py in a process of its own.
 GATEWAY_URL = env("GATEWAY_URL", default="http://127.0.0.1:8800")

@@ -76,6 +76,7 @@ INSTALLED_APPS = [
     "django.contrib.staticfiles",
     "django.contrib.admin",
     "durable_workflows",
+    "example_project.orders",
     "tests",
 ]
 MIDDLEWARE = [

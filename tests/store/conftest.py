@@ -1,11 +1,14 @@
 """The contract suite's world: each test runs on a connection of the engine's own, on the
 caller's connection, and in memory."""
 
+import sqlite3
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
+import psycopg
 import pytest
+from django.db import IntegrityError
 
 from durable_workflows.core.records import (
     Claim,
@@ -22,7 +25,8 @@ from durable_workflows.store import Store, get_store
 from durable_workflows.testing.memory import MemoryStore
 
 LEASE = 30.0
-QUEUE_NOBODY_DECLARED = "undeclared"
+# Django wraps the errors of its own connections only.
+CONFLICT = (IntegrityError, psycopg.IntegrityError, sqlite3.IntegrityError)
 
 
 @dataclass

@@ -1,10 +1,11 @@
 """Starting: a row per id, as asked for."""
 
 import pytest
-from django.db import IntegrityError, transaction
+from django.db import transaction
 
 from durable_workflows.core.records import NewWorkflow, Options
 from durable_workflows.models import Workflow
+from tests.store.conftest import CONFLICT
 
 
 def test_the_same_id_again_finds_the_first_one(store, clock):
@@ -69,7 +70,7 @@ def test_a_deduplication_id_is_taken_once_a_queue(world):
     world.create("a", queue="orders", deduplication_id="d")
     world.create("b", queue="letters", deduplication_id="d")
 
-    with pytest.raises(IntegrityError):
+    with pytest.raises(CONFLICT):
         world.create("c", queue="orders", deduplication_id="d")
 
     assert world.status("c") is None
