@@ -5,12 +5,14 @@ DATABASE_URL          the database itself; without it, or where it names the oth
                       takes a file in a temporary directory and PostgreSQL a throw-away server
 DURABLE_TEST_USE_TZ   0 runs the suite with naive datetimes
 DURABLE_TEST_TIME_ZONE  another zone than UTC
+DURABLE_TEST_SETTINGS   DURABLE_WORKFLOWS as JSON, for processes that a test starts
 
 Both of the first two are put into the environment, so a process that a test
 starts meets the same database.
 """
 
 import atexit
+import json
 import os
 import shutil
 import tempfile
@@ -109,7 +111,7 @@ PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 USE_TZ = os.environ.get("DURABLE_TEST_USE_TZ", "1") != "0"
 TIME_ZONE = os.environ.get("DURABLE_TEST_TIME_ZONE", "UTC")
 
-DURABLE_WORKFLOWS: dict = {}
+DURABLE_WORKFLOWS: dict = json.loads(os.environ.get("DURABLE_TEST_SETTINGS", "{}"))
 
 if django.VERSION >= (6, 1):
     MAILERS = {"default": {"BACKEND": "django.core.mail.backends.locmem.EmailBackend"}}

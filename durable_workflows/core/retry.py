@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -21,16 +22,20 @@ class Retry:
     def __post_init__(self) -> None:
         if self.max_attempts < 1:
             raise ValueError(f"max_attempts counts tries in all and is at least 1, not {self.max_attempts}")
-        if self.interval_seconds < 0:
-            raise ValueError(f"interval_seconds can't be negative: {self.interval_seconds}")
-        if self.backoff_rate < 1:
-            raise ValueError(f"backoff_rate is at least 1, not {self.backoff_rate}")
+        if not 0 <= self.interval_seconds < math.inf:
+            raise ValueError(f"interval_seconds is a number from 0, not {self.interval_seconds}")
+        if not 1 <= self.backoff_rate < math.inf:
+            raise ValueError(f"backoff_rate is at least 1 and finite, not {self.backoff_rate}")
 
     def delay(self, tries: int) -> float | None:
         """Return the seconds to wait after `tries` failed tries, None when they were all."""
         if tries >= self.max_attempts:
             return None
-        return float(min(self.interval_seconds * self.backoff_rate ** (tries - 1), LONGEST_DELAY))
+        try:
+            growth = float(self.backoff_rate) ** (tries - 1)
+        except OverflowError:  # the cap is passed long before, unless there is no interval
+            return LONGEST_DELAY if self.interval_seconds else 0.0
+        return float(min(self.interval_seconds * growth, LONGEST_DELAY))
 
     def is_async(self) -> bool:
         return inspect.iscoroutinefunction(self.should_retry)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
 from contextvars import copy_context
 from typing import Any
 
@@ -23,39 +22,38 @@ from durable_workflows.errors import CorruptPayload, Leaving, Released, Suspende
 
 logger = logging.getLogger("durable_workflows.run")
 
-Freed = Callable[[Claim], None]
-Begun = Callable[[Run], None]
+
+class Host:
+    """Who gave a run its slot, and wants to know how far it is. This one does not."""
+
+    def begun(self, run: Run) -> None:
+        """The run is about to begin with its first line."""
+
+    def ended(self, run: Run) -> None:
+        """The function has ended, and the slot is free; what ends the attempt is on its way."""
+
+    def freed(self, claim: Claim) -> None:
+        """The end of the attempt is committed, or it is known that it won't be."""
+
+    def failed(self, claim: Claim) -> None:
+        """The run could not even begin; the claim is for others."""
 
 
-def unwatched(run: Run) -> None:
-    """What `begun` is where nobody wants to know."""
-
-
-def execute(
-    claim: Claim, runtime: Runtime, freed: Freed, begun: Begun = unwatched
-) -> None:
-    """Run a claimed workflow in this thread and hand in how its attempt ends.
-
-    `begun` gets the run before its first line; `freed` is called once its end is
-    committed, or once it is known that it won't be.
-    """
+def execute(claim: Claim, runtime: Runtime, host: Host) -> None:
+    """Run a claimed workflow in this thread and hand in how its attempt ends."""
     spec = runtime.registry.named(claim.name)
     run = Run(claim, spec, runtime)
-    begun(run)
+    host.begun(run)
     token = here.set(run)
     try:
-        entry = _ending(run, lambda: _call(run))
+        entry = _ending(run)
     finally:
         here.reset(token)
-    hand_in(run, entry, freed)
-
-
-def hand_in(run: Run, entry: Entry | None, freed: Freed) -> None:
-    """Fire the entry that ends an attempt; None is an attempt that was lost."""
+    host.ended(run)
     if entry is None:
-        freed(run.claim)
-        return
-    run.runtime.journal.fire(entry, lambda slip: _settled(run, slip, freed))
+        host.freed(claim)
+    else:
+        runtime.journal.fire(entry, lambda slip: _settled(run, slip, host))
 
 
 def _call(run: Run) -> Any:
@@ -63,10 +61,10 @@ def _call(run: Run) -> Any:
     return run.spec.function(*args, **kwargs)
 
 
-def _ending(run: Run, call: Callable[[], Any]) -> Entry | None:
+def _ending(run: Run) -> Entry | None:
     """Call the workflow's code and return the entry that ends this attempt."""
     try:
-        value = call()
+        value = _call(run)
     except Leaving as leaving:
         if run.leaving is None:
             run.leaving = leaving  # raised by user code itself: believe it
@@ -138,11 +136,11 @@ def suspension(run: Run) -> WaitEntry:
     )
 
 
-def _settled(run: Run, slip: Slip, freed: Freed) -> None:
+def _settled(run: Run, slip: Slip, host: Host) -> None:
     """Look at what became of the last entry; an outcome that can't be stored says so itself."""
     if slip.error is not None and isinstance(slip.entry, OutcomeEntry) and slip.entry.status == states.SUCCESS:
         entry = _outcome(run, states.ERROR, None, encode_error(slip.error))
-        run.runtime.journal.fire(entry, lambda slip: _settled(run, slip, freed))
+        run.runtime.journal.fire(entry, lambda slip: _settled(run, slip, host))
         return
     if slip.answer is not Verdict.RECORDED:
         logger.info(
@@ -151,28 +149,24 @@ def _settled(run: Run, slip: Slip, freed: Freed) -> None:
             run.claim.attempt,
             slip.answer,
         )
-    freed(run.claim)
+    host.freed(run.claim)
 
 
 # -- on a loop -----------------------------------------------------------------
 
 
-def aexecute(
-    claim: Claim, runtime: Runtime, freed: Freed, begun: Begun = unwatched
-) -> None:
+def aexecute(claim: Claim, runtime: Runtime, host: Host) -> None:
     """See execute(). Called on an equipped loop; returns at once."""
     spec = runtime.registry.named(claim.name)
     run = Run(claim, spec, runtime)
-    begun(run)
-    run.limb = Limb(run, on_ended=lambda run: _hand_in_from_loop(run, freed))
+    host.begun(run)
+    run.limb = Limb(run, on_ended=lambda run: _hand_in(run, _ended_on_loop(run), host))
     context = copy_context()
     context.run(_enter, run)
     try:
         args, kwargs = decode_call(claim.input)
     except CorruptPayload as error:
-        entry = ending(run, error=error)
-        assert entry is not None
-        runtime.journal.fire_from_loop(entry, lambda slip: _settled(run, slip, freed))
+        _hand_in(run, ending(run, error=error), host)
         return
     # The equipped loop takes the first task of a run for its main one.
     main = run.limb.loop.create_task(_body(spec, args, kwargs), context=context)
@@ -188,12 +182,12 @@ def _enter(run: Run) -> None:
     run.runtime.isolate()
 
 
-def _hand_in_from_loop(run: Run, freed: Freed) -> None:
-    entry = _ended_on_loop(run)
+def _hand_in(run: Run, entry: Entry | None, host: Host) -> None:
+    host.ended(run)
     if entry is None:
-        freed(run.claim)
-        return
-    run.runtime.journal.fire_from_loop(entry, lambda slip: _settled(run, slip, freed))
+        host.freed(run.claim)
+    else:
+        run.runtime.journal.fire_from_loop(entry, lambda slip: _settled(run, slip, host))
 
 
 def _ended_on_loop(run: Run) -> Entry | None:

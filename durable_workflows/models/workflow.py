@@ -159,11 +159,12 @@ class Workflow(models.Model):
             models.Index(
                 fields=["worker", "queue"], name="dw_owned", condition=Q(worker__isnull=False)
             ),
-            # What a holding queue counts.
+            # What a holding queue counts beside those: workflows that wait. Executing ones
+            # stay out of it, so a claim writes one index entry less.
             models.Index(
                 fields=["queue"],
                 name="dw_held",
-                condition=Q(status=states.PENDING) & ~Q(queue=""),
+                condition=Q(status=states.PENDING, worker__isnull=True) & ~Q(queue=""),
             ),
             models.Index(fields=["wake_at"], name="dw_wake", condition=Q(wake_at__isnull=False)),
             models.Index(

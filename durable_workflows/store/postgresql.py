@@ -100,9 +100,16 @@ LOADS = """
 SELECT queue, count(*) FILTER (WHERE worker_id = %s), count(*) FROM {workflow}
 WHERE worker_id IS NOT NULL AND queue = ANY (%s::text[]) GROUP BY queue
 """
+# Those that execute, and those that wait: an index each.
 HELD = """
-SELECT queue, count(*) FILTER (WHERE worker_id = %s), count(*) FROM {workflow}
-WHERE status = 'PENDING' AND queue <> '' AND queue = ANY (%s::text[]) GROUP BY queue
+SELECT queue, sum(here)::bigint, sum(held)::bigint FROM (
+    SELECT queue, count(*) FILTER (WHERE worker_id = %s) AS here, count(*) AS held FROM {workflow}
+    WHERE worker_id IS NOT NULL AND queue = ANY (%s::text[]) GROUP BY queue
+    UNION ALL
+    SELECT queue, 0, count(*) FROM {workflow}
+    WHERE status = 'PENDING' AND worker_id IS NULL AND queue <> '' AND queue = ANY (%s::text[])
+    GROUP BY queue
+) counted GROUP BY queue
 """
 HISTORY = """
 SELECT workflow_id, position, name, kind, output, error, child, attempt FROM {step}

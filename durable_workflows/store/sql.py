@@ -249,13 +249,13 @@ class SQLStore(Store):
         self, execute: Execute, worker: int, names: list[str], held: set[str]
     ) -> dict[str, Load]:
         loads = dict.fromkeys(names, Load())
-        for statement, some in (
-            ("LOADS", [name for name in names if name not in held]),
-            ("HELD", [name for name in names if name in held]),
-        ):
-            if some:
-                rows = execute(self.sql[statement], [worker, self.texts(some)]).rows
-                loads.update({name: Load(here, everywhere) for name, here, everywhere in rows})
+        rows: list[tuple[Any, ...]] = []
+        if free := [name for name in names if name not in held]:
+            rows += execute(self.sql["LOADS"], [worker, self.texts(free)]).rows
+        if holding := [name for name in names if name in held]:
+            text = self.texts(holding)
+            rows += execute(self.sql["HELD"], [worker, text, text]).rows
+        loads.update({name: Load(here, everywhere) for name, here, everywhere in rows})
         return loads
 
     def _with_history(self, claims: list[Claim]) -> list[Claim]:

@@ -131,10 +131,16 @@ LOADS = """
 SELECT queue, count(*) FILTER (WHERE worker_id = ?), count(*) FROM {workflow}
 WHERE worker_id IS NOT NULL AND queue IN (SELECT value FROM json_each(?)) GROUP BY queue
 """
+# Those that execute, and those that wait: an index each.
 HELD = """
-SELECT queue, count(*) FILTER (WHERE worker_id = ?), count(*) FROM {workflow}
-WHERE status = 'PENDING' AND queue <> '' AND queue IN (SELECT value FROM json_each(?))
-GROUP BY queue
+SELECT queue, sum(here), sum(held) FROM (
+    SELECT queue, count(*) FILTER (WHERE worker_id = ?) AS here, count(*) AS held FROM {workflow}
+    WHERE worker_id IS NOT NULL AND queue IN (SELECT value FROM json_each(?)) GROUP BY queue
+    UNION ALL
+    SELECT queue, 0, count(*) FROM {workflow}
+    WHERE status = 'PENDING' AND worker_id IS NULL AND queue <> '' AND queue IN (SELECT value FROM json_each(?))
+    GROUP BY queue
+) counted GROUP BY queue
 """
 HISTORY = """
 SELECT workflow_id, position, name, kind, output, error, child, attempt FROM {step}

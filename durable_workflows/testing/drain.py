@@ -12,7 +12,7 @@ from asgiref.sync import async_to_sync, sync_to_async
 
 from durable_workflows.core.records import Claim, QueueView, WorkerFacts
 from durable_workflows.engine.clock import Clock
-from durable_workflows.engine.execute import aexecute, execute
+from durable_workflows.engine.execute import Host, aexecute, execute
 from durable_workflows.engine.inline import executor_id
 from durable_workflows.engine.journal import DirectJournal
 from durable_workflows.engine.leaving import equip
@@ -108,14 +108,16 @@ class _Drain:
         if spec.is_async:
             async_to_sync(self._run_on_loop)(claim)
         else:
-            execute(claim, self.runtime, _freed)
+            execute(claim, self.runtime, Host())
 
     async def _run_on_loop(self, claim: Claim) -> None:
         loop = asyncio.get_running_loop()
         undo = equip(loop)
         over = loop.create_future()
         try:
-            aexecute(claim, self.runtime, lambda _: over.set_result(None))
+            host = Host()
+            host.freed = lambda _: over.set_result(None)  # type: ignore[method-assign]
+            aexecute(claim, self.runtime, host)
             await over
         finally:
             undo()
@@ -130,6 +132,3 @@ class _Drain:
         self.store.wake_due(BATCH, now=self.clock.now_or_none())
         return True
 
-
-def _freed(claim: Claim) -> None:
-    """Nothing: the slot is this thread."""

@@ -2,8 +2,8 @@
 
 The same contract as the real ones: one suite runs against all three. Everything is
 under one lock, so a verb is a transaction; transaction() and atomic_step() keep the
-lock and restore what was there when their block fails. What people do through the
-models on a database, they do here on the store: cancel(), resume(), pause().
+lock and restore what was there when their block fails. Queues, which people pause on
+their model, are paused here on the store.
 """
 
 from __future__ import annotations
@@ -110,6 +110,9 @@ class MemoryStore(Store):
 
     def close(self) -> None:
         """Nothing: there is no connection."""
+
+    def version(self) -> str:
+        return "memory"
 
     def in_transaction(self) -> bool:
         return False
@@ -566,26 +569,22 @@ class MemoryStore(Store):
 
     # -- what people do ----------------------------------------------------
 
-    def cancel(self, workflow_id: str, *, now: datetime | None = None) -> bool:
-        """Cancel a workflow unless it has ended; return whether this call did it."""
+    def cancel(self, workflow_ids: Sequence[str]) -> int:
         with self._lock:
-            row = self.tables.rows[self.tables.ids[workflow_id]]
-            if row.status not in (*states.LIVE, states.GIVEN_UP):
-                return False
-            row.ends(states.CANCELLED, self._at(now))
-            return True
+            moved = self._in(workflow_ids, *states.LIVE, states.GIVEN_UP)
+            for row in moved:
+                row.ends(states.CANCELLED, self.clock())
+            return len(moved)
 
-    def resume(self, workflow_id: str, *, now: datetime | None = None) -> bool:
-        """Go on with a cancelled or given-up workflow; return whether this call did it."""
+    def resume(self, workflow_ids: Sequence[str]) -> int:
         with self._lock:
-            row = self.tables.rows[self.tables.ids[workflow_id]]
-            if row.status not in (states.CANCELLED, states.GIVEN_UP):
-                return False
-            row.status = states.ENQUEUED if row.new.queue else states.PENDING
-            row.recoveries, row.waits = 0, ""
-            row.deadline = row.completed_at = None
-            row.updated_at = self._at(now)
-            return True
+            moved = self._in(workflow_ids, states.CANCELLED, states.GIVEN_UP)
+            for row in moved:
+                row.status = states.ENQUEUED if row.new.queue else states.PENDING
+                row.recoveries, row.waits = 0, ""
+                row.deadline = row.completed_at = None
+                row.updated_at = self.clock()
+            return len(moved)
 
     def pause(self, queue: str) -> None:
         """Start nothing new from this queue."""
@@ -603,6 +602,10 @@ class MemoryStore(Store):
 
     def _rows(self, ids: Iterable[int]) -> list[Row]:
         return [self.tables.rows[id] for id in ids if id in self.tables.rows]
+
+    def _in(self, workflow_ids: Sequence[str], *statuses: str) -> list[Row]:
+        rows = self._rows(self.tables.ids.get(one, 0) for one in workflow_ids)
+        return [row for row in rows if row.status in statuses]
 
     def _is_live(self, worker: int) -> bool:
         member = self.tables.workers.get(worker)

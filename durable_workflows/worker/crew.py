@@ -1,33 +1,42 @@
 """What a worker holds: its slots, and every workflow that it owns.
 
-A workflow is held from its claim until the entry that ends its attempt is committed.
-The keeper compares this with what the database says.
+A workflow is held from its claim until the entry that ends its attempt is committed;
+the keeper compares this with what the database says. Its slot is free earlier: as soon
+as that entry is on its way.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from durable_workflows.core.records import Claim
+from durable_workflows.engine.execute import Host
 from durable_workflows.engine.registry import Registry
 from durable_workflows.engine.run import Run
 
-AHEAD = 256  # claimed beyond the slots, at most
+MOST_AHEAD = 256  # claimed beyond the slots, at most
+WINDOW = 0.05  # seconds: what ended within them is kept ahead for the next
+MOST_UNSETTLED = 1000  # ends on their way; more and the database is what is slow
 
 
-class Colour:
+class Colour(Host):
     """Sync or async: the names it runs, its slots, and how many it may ask for."""
 
-    def __init__(self, registry: Registry, size: int, *, is_async: bool):
-        self.registry, self.size, self.is_async = registry, size, is_async
+    def __init__(self, crew: Crew, registry: Registry, size: int, *, is_async: bool):
+        self.crew, self.registry, self.size, self.is_async = crew, registry, size, is_async
         self.slots: Any = None  # ThreadSlots or LoopSlots
-        self.held = 0
+        self.busy = 0  # claimed, and the function has not ended
+        self.unsettled = 0  # ended, and the commit is not known
         self.filled = False  # the last claim got all it asked for: there is more
         self._names: list[str] = []
         self._version = -1
+        self._ends = 0
+        self._ends_since = 0.0
+        self._pace = 0.0  # ends a second
 
     def names(self) -> list[str]:
         if self._version != self.registry.version:
@@ -37,17 +46,51 @@ class Colour:
 
     def crowded(self) -> bool:
         """Return whether a run that only waits should leave its slot at once."""
-        return self.filled or self.held >= self.size
+        return self.filled or self.busy >= self.size
 
     def asks(self) -> int:
         """Return how many to claim now: not one by one, but when a good part is free."""
-        free = self.size - self.held
+        if self.unsettled > MOST_UNSETTLED:
+            return 0
+        free = self.size - self.busy
         if not self.filled:
             return max(0, free)
-        # There is more than we took: keep some beyond the slots, so that a freed slot
-        # does not wait for a claim.
-        free += min(AHEAD, self.size if self.is_async else 4 * self.size)
+        # There is more than was taken: keep some beyond the slots, so that a freed slot
+        # does not wait for a claim. Async about one load; sync what ends in a moment.
+        free += min(MOST_AHEAD, self.size if self.is_async else int(self._pace * WINDOW))
         return free if free >= max(1, self.size // (8 if self.is_async else 4)) else 0
+
+    # -- what slots tell ---------------------------------------------------
+
+    def begun(self, run: Run) -> None:
+        self.crew.runs[run.claim.id] = run
+
+    def ended(self, run: Run) -> None:
+        with self.crew.lock:
+            self.busy -= 1
+            self.unsettled += 1
+            self.crew.runs.pop(run.claim.id, None)
+            self._count_end()
+            asks = self.asks()
+        if asks:
+            self.crew.on_room()
+
+    def freed(self, claim: Claim) -> None:
+        with self.crew.lock:
+            self.unsettled -= 1
+            self.crew.drop(claim)
+
+    def failed(self, claim: Claim) -> None:
+        with self.crew.lock:
+            self.busy -= 1
+            self.crew.drop(claim)
+
+    def _count_end(self) -> None:
+        self._ends += 1
+        now = time.monotonic()
+        if now - self._ends_since > WINDOW:
+            self._pace = self._ends / (now - self._ends_since)
+            self._ends, self._ends_since = 0, now
 
 
 class Crew:
@@ -58,11 +101,11 @@ class Crew:
         self.worker = 0
         self.claiming = True
         self.held: dict[int, Claim] = {}
-        self.runs: dict[int, Run] = {}
-        self.threads = Colour(registry, threads, is_async=False)
-        self.tasks = Colour(registry, async_slots, is_async=True)
+        self.runs: dict[int, Run] = {}  # those whose function has begun and not ended
+        self.lock = threading.Lock()
+        self.threads = Colour(self, registry, threads, is_async=False)
+        self.tasks = Colour(self, registry, async_slots, is_async=True)
         self.on_room: Callable[[], None] = _nothing
-        self._lock = threading.Lock()
         self._shares: Counter[str] = Counter()
 
     def colours(self) -> list[Colour]:
@@ -72,35 +115,35 @@ class Crew:
         return self._shares[queue]
 
     def take(self, colour: Colour, claims: Sequence[Claim]) -> None:
-        with self._lock:
+        """Hold what was claimed, and hand it to the slots."""
+        with self.lock:
             for claim in claims:
                 self.held[claim.id] = claim
                 self._shares[claim.queue] += 1
-            colour.held += len(claims)
+            colour.busy += len(claims)
         colour.slots.submit(claims)
 
-    def begun(self, run: Run) -> None:
-        self.runs[run.claim.id] = run
+    def withdraw(self) -> list[Claim]:
+        """Take back what was claimed and has not begun; it is held no more."""
+        withdrawn: list[Claim] = []
+        for colour in (self.threads, self.tasks):
+            claims = colour.slots.withdraw()
+            with self.lock:
+                colour.busy -= len(claims)
+                for claim in claims:
+                    self.drop(claim)
+            withdrawn += claims
+        return withdrawn
 
-    def freer(self, colour: Colour) -> Callable[[Claim], None]:
-        """Return what the slots of a colour call when an attempt's end is settled."""
-
-        def freed(claim: Claim) -> None:
-            with self._lock:
-                if self.held.get(claim.id) is claim:
-                    del self.held[claim.id]
-                    self.runs.pop(claim.id, None)
-                self._shares[claim.queue] -= 1
-                colour.held -= 1
-                asks = colour.asks()
-            if asks:
-                self.on_room()
-
-        return freed
+    def drop(self, claim: Claim) -> None:
+        """Hold a claim no longer. Called under the lock."""
+        if self.held.get(claim.id) is claim:
+            del self.held[claim.id]
+        self._shares[claim.queue] -= 1
 
     def snapshot(self) -> dict[int, Claim]:
         """Return what is held under the worker's present id."""
-        with self._lock:
+        with self.lock:
             return {id: claim for id, claim in self.held.items() if claim.worker == self.worker}
 
 

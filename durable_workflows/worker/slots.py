@@ -12,16 +12,20 @@ import asyncio
 import itertools
 import logging
 import threading
+import time
+from collections import deque
 from collections.abc import Sequence
-from queue import SimpleQueue
+from contextvars import Context
+from dataclasses import replace
+from queue import Empty, SimpleQueue
 
 from asgiref.sync import SyncToAsync, ThreadSensitiveContext
 from django.db import connections
-from django.utils import timezone, translation
 
 from durable_workflows.core.records import Claim
-from durable_workflows.engine.execute import Begun, Freed, aexecute, execute
-from durable_workflows.engine.leaving import equip
+from durable_workflows.engine.execute import Host, aexecute, execute
+from durable_workflows.engine.leaving import NOBODY, equip
+from durable_workflows.engine.run import Run
 from durable_workflows.engine.runtime import Runtime
 
 logger = logging.getLogger("durable_workflows.worker")
@@ -29,39 +33,36 @@ logger = logging.getLogger("durable_workflows.worker")
 ORM_THREADS = 8  # of an event loop, for the ORM of async workflows
 
 
-def begin_activation() -> None:
-    """Give a run fresh ground: usable connections, the project's language and time zone."""
+CHECK_EVERY = 0.1  # seconds between two looks at the connections of a busy thread
+
+
+def check_connections() -> None:
+    """Close user connections of this thread that can't be used, and keep the others."""
     for connection in connections.all(initialized_only=True):
-        if connection.connection is not None:
+        if connection.connection is not None and not connection.in_atomic_block:
             connection.close_at = None  # kept, whatever CONN_MAX_AGE says
-            if connection.errors_occurred or not connection.in_atomic_block:
-                connection.close_if_unusable_or_obsolete()
+            if connection.errors_occurred or not connection.is_usable():
+                connection.close()
         connection.force_debug_cursor = False
         connection.queries_log.clear()
-    translation.deactivate()
-    timezone.deactivate()
 
 
 class ThreadSlots:
     """A pool of threads, each running one sync workflow at a time."""
 
-    def __init__(self, size: int, runtime: Runtime, begun: Begun, freed: Freed):
-        self.size, self.runtime, self.begun, self.freed = size, runtime, begun, freed
+    def __init__(self, size: int, runtime: Runtime, host: Host):
+        self.size, self.runtime, self.host = size, runtime, host
         self._queue: SimpleQueue[Claim | None] = SimpleQueue()
         self._lock = threading.Lock()
         self._idle = 0
         self._threads: list[threading.Thread] = []
-        self.waiting = 0  # claimed, but no thread has begun them
 
     def submit(self, claims: Sequence[Claim]) -> None:
         with self._lock:
-            self.waiting += len(claims)
-            missing = min(self.waiting - self._idle, self.size - len(self._threads))
-            for _ in range(missing):
+            waiting = self._queue.qsize() + len(claims)
+            for _ in range(min(waiting - self._idle, self.size - len(self._threads))):
                 thread = threading.Thread(
-                    target=self._serve,
-                    name=f"durable-slot-{len(self._threads)}",
-                    daemon=True,
+                    target=self._serve, name=f"durable-slot-{len(self._threads)}", daemon=True
                 )
                 self._threads.append(thread)
                 thread.start()
@@ -69,15 +70,15 @@ class ThreadSlots:
             self._queue.put(claim)
 
     def withdraw(self) -> list[Claim]:
-        """Take back what was claimed ahead and has not begun."""
+        """Take back what was claimed and no thread has begun."""
         claims = []
-        while not self._queue.empty():
-            claim = self._queue.get()
+        while True:
+            try:
+                claim = self._queue.get_nowait()
+            except Empty:
+                return claims
             if claim is not None:
                 claims.append(claim)
-        with self._lock:
-            self.waiting -= len(claims)
-        return claims
 
     def close(self, timeout: float) -> None:
         for _ in self._threads:
@@ -86,6 +87,7 @@ class ThreadSlots:
             thread.join(timeout)
 
     def _serve(self) -> None:
+        checked_at = 0.0
         try:
             while True:
                 with self._lock:
@@ -93,43 +95,56 @@ class ThreadSlots:
                 claim = self._queue.get()
                 with self._lock:
                     self._idle -= 1
-                    self.waiting -= claim is not None
                 if claim is None:
                     return
-                self._run(claim)
+                if time.monotonic() - checked_at > CHECK_EVERY:
+                    check_connections()
+                    checked_at = time.monotonic()
+                # A context of its own: no language, time zone or other context variable
+                # leaks from one run into the next.
+                Context().run(self._run, claim)
         finally:
             connections.close_all()
 
     def _run(self, claim: Claim) -> None:
         try:
-            begin_activation()
-            execute(claim, self.runtime, self.freed, self.begun)
+            execute(claim, self.runtime, self.host)
         except Exception:
             logger.exception("Workflow %s could not be run here", claim.workflow_id)
-            self.freed(claim)
+            self.host.failed(claim)
 
 
 class LoopSlots:
     """An event loop in a thread, running many async workflows side by side."""
 
-    def __init__(self, size: int, runtime: Runtime, begun: Begun, freed: Freed):
-        self.size, self.runtime, self.begun, self.freed = size, runtime, begun, freed
+    def __init__(self, size: int, runtime: Runtime, host: Host):
+        self.size, self.host = size, host
         self.loop = asyncio.new_event_loop()
         equip(self.loop)
         # Each is a thread of its own for sync_to_async; a run keeps one for its activation.
         self._contexts = itertools.cycle([ThreadSensitiveContext() for _ in range(ORM_THREADS)])
+        self.runtime = replace(runtime, isolate=self._isolate)
         self._thread: threading.Thread | None = None
+        self._backlog: deque[Claim] = deque()
+        self._running = 0
 
     def start(self) -> None:
         self._thread = threading.Thread(target=self._serve, name="durable-loop", daemon=True)
         self._thread.start()
 
     def submit(self, claims: Sequence[Claim]) -> None:
-        self.loop.call_soon_threadsafe(self._run, claims)
+        self._backlog.extend(claims)
+        self.loop.call_soon_threadsafe(self._fill)
 
-    def isolate(self) -> None:
-        """Give the context of a beginning run one of the ORM threads. Called inside it."""
-        SyncToAsync.thread_sensitive_context.set(next(self._contexts))
+    def withdraw(self) -> list[Claim]:
+        """Take back what was claimed and has not begun."""
+        claims = []
+        while self._backlog:
+            try:
+                claims.append(self._backlog.pop())
+            except IndexError:
+                break  # the loop was faster
+        return claims
 
     def close(self, timeout: float) -> None:
         if self._thread is not None:
@@ -138,14 +153,40 @@ class LoopSlots:
         if not self.loop.is_running():
             self.loop.close()
 
+    # What a run tells its host comes by way of the slots: they count who is running.
+
+    def begun(self, run: Run) -> None:
+        self._running += 1
+        self.host.begun(run)
+
+    def ended(self, run: Run) -> None:
+        self._running -= 1
+        self.host.ended(run)
+        if self._backlog:
+            self.loop.call_soon(self._fill, context=NOBODY)
+
+    def freed(self, claim: Claim) -> None:
+        self.host.freed(claim)
+
+    def failed(self, claim: Claim) -> None:
+        self.host.failed(claim)
+
+    def _isolate(self) -> None:
+        """Give the context of a beginning run one of the ORM threads. Called inside it."""
+        SyncToAsync.thread_sensitive_context.set(next(self._contexts))
+
     def _serve(self) -> None:
         asyncio.set_event_loop(self.loop)
         self.loop.run_forever()
 
-    def _run(self, claims: Sequence[Claim]) -> None:
-        for claim in claims:
+    def _fill(self) -> None:
+        while self._running < self.size:
             try:
-                aexecute(claim, self.runtime, self.freed, self.begun)
+                claim = self._backlog.popleft()
+            except IndexError:
+                return
+            try:
+                aexecute(claim, self.runtime, self)  # type: ignore[arg-type]
             except Exception:
                 logger.exception("Workflow %s could not be run here", claim.workflow_id)
-                self.freed(claim)
+                self.host.failed(claim)

@@ -94,17 +94,12 @@ class Worker:
         )
 
     def _hire(self, runtime: Runtime) -> None:
-        crew = self.crew
-        crew.threads.slots = ThreadSlots(
-            self.orders.threads,
-            replace(runtime, crowded=crew.threads.crowded),
-            crew.begun,
-            crew.freer(crew.threads),
+        threads, tasks = self.crew.threads, self.crew.tasks
+        threads.slots = ThreadSlots(
+            threads.size, replace(runtime, crowded=threads.crowded), threads
         )
-        loop = LoopSlots(self.orders.async_slots, runtime, crew.begun, crew.freer(crew.tasks))
-        loop.runtime = replace(runtime, crowded=crew.tasks.crowded, isolate=loop.isolate)
-        crew.tasks.slots = loop
-        loop.start()
+        tasks.slots = LoopSlots(tasks.size, replace(runtime, crowded=tasks.crowded), tasks)
+        tasks.slots.start()
 
     def _queues(self) -> list[str] | None:
         return None if self.orders.queues is None else list(self.orders.queues)
@@ -129,8 +124,7 @@ class Worker:
         crew.claiming = False
         self._claimer.stop()
         self._claimer.join()
-        withdrawn = crew.threads.slots.withdraw()
-        self._release(withdrawn)
+        self._release(crew.withdraw())
         for run in list(crew.runs.values()):
             run.stop()
         until = time.monotonic() + (self.orders.grace if grace is None else grace)
@@ -150,8 +144,6 @@ class Worker:
             self.process.ringer.ring(READY, via=store)
         finally:
             store.close()
-        for claim in claims:
-            self.crew.freer(self.crew.threads)(claim)
 
     def _close(self) -> None:
         self._housekeeper.stop()
