@@ -12,10 +12,12 @@ class DurableWorkflowsConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
+        from durable_workflows import checks  # noqa: F401  (registers itself)
         from durable_workflows.engine.registry import registry
 
         registry.labeller = app_label
         autodiscover_modules("workflows")
+        registry.resolve()  # two functions of one name stop the process here, not a worker later
 
 
 def app_label(module: str) -> str:

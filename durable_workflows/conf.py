@@ -7,6 +7,7 @@ frozen result and is computed again when the setting changes (tests override it)
 from __future__ import annotations
 
 import difflib
+import math
 import sys
 from dataclasses import dataclass, fields
 from typing import Any
@@ -32,16 +33,37 @@ class Settings:
     async_slots: int = 500
 
     def __post_init__(self) -> None:
-        for field in ("lease_seconds", "payload_max_bytes", "poll_seconds"):
-            if getattr(self, field) <= 0:
-                raise ImproperlyConfigured(f"{NAME}[{field.upper()!r}] must be above zero.")
-        if self.suspend_after_seconds < 0:
-            raise ImproperlyConfigured(f"{NAME}['SUSPEND_AFTER_SECONDS'] can't be negative.")
+        for field in fields(self):
+            _check_type(field.name.upper(), getattr(self, field.name), str(field.type))
+        for name in ("lease_seconds", "payload_max_bytes", "poll_seconds"):
+            if getattr(self, name) <= 0:
+                raise ImproperlyConfigured(f"{NAME}[{name.upper()!r}] must be above zero.")
+        for name in ("suspend_after_seconds", "max_recovery_attempts", "threads", "async_slots"):
+            if (getattr(self, name) or 0) < 0:
+                raise ImproperlyConfigured(f"{NAME}[{name.upper()!r}] can't be negative.")
 
     @property
     def beat_seconds(self) -> float:
         """How often a worker renews its lease: a sixth of it, at least every 5 s."""
         return min(self.lease_seconds / 6, 5.0)
+
+
+# What a value of each declared type may be.
+TYPES: dict[str, tuple[type, ...]] = {
+    "str": (str,),
+    "bool": (bool,),
+    "int": (int,),
+    "float": (int, float),
+    "int | None": (int, type(None)),
+}
+
+
+def _check_type(key: str, value: object, declared: str) -> None:
+    right = isinstance(value, TYPES[declared]) and (declared == "bool" or type(value) is not bool)
+    if not right or (isinstance(value, float) and not math.isfinite(value)):
+        raise ImproperlyConfigured(
+            f"{NAME}[{key!r}] is {value!r}; it has to be of type {declared}."
+        )
 
 
 KEYS = {field.name.upper(): field.name for field in fields(Settings)}
@@ -54,6 +76,8 @@ def settings() -> Settings:
     global _current
     if _current is None:
         given: dict[str, Any] = getattr(django_settings, NAME, {})
+        if not isinstance(given, dict):
+            raise ImproperlyConfigured(f"{NAME} is a dict, not {type(given).__name__}.")
         if unknown := unknown_keys(given):
             raise ImproperlyConfigured(" ".join(unknown))
         _current = Settings(**{KEYS[key]: value for key, value in given.items()})

@@ -17,6 +17,7 @@
     ├── NothingRuns                        a test waits and nobody works
     ├── MaxStepRetriesExceeded
     ├── StepTimeout (TimeoutError)
+    ├── StepIdleTooLong                    the database ended an atomic step's idle transaction
     ├── NonDeterminism                     changed code
     │   └── InterleavedSteps               two durable calls in one inner task
     └── WrongPlace                         a durable call where it can't be durable
@@ -119,7 +120,9 @@ class AwaitedWorkflowCancelledError(DurableError):
 
     def __init__(self, workflow_id: str):
         self.workflow_id = workflow_id
-        super().__init__(f"Workflow {workflow_id} was cancelled; resume_workflow() goes on with it.")
+        super().__init__(
+            f"Workflow {workflow_id} was cancelled; resume_workflow() goes on with it."
+        )
 
 
 class AwaitedWorkflowMaxRecoveryAttemptsExceeded(DurableError):
@@ -180,6 +183,20 @@ class StepTimeout(DurableError, TimeoutError):
         super().__init__(f"Step {step_name} took longer than its {timeout_seconds:g} s.")
 
 
+class StepIdleTooLong(DurableError):
+    """The database ended an atomic step's transaction because it stood idle for too long.
+
+    Everything the step wrote was rolled back; its retry policy applies.
+    """
+
+    def __init__(self, max_idle: float):
+        self.max_idle = max_idle
+        super().__init__(
+            f"The step left its transaction idle for more than {max_idle:g} s and was rolled back. "
+            "Call other systems in a plain @step, or raise max_idle."
+        )
+
+
 class NonDeterminism(DurableError):
     """The code asked for a different step than the one recorded."""
 
@@ -187,9 +204,9 @@ class NonDeterminism(DurableError):
         self.workflow_id, self.position = workflow_id, position
         self.recorded, self.asked = recorded, asked
         super().__init__(
-            f"Workflow {workflow_id}: position {position} was {recorded} when it first ran, now the "
-            f"code asks for {asked}. No further step was run. Bring the code back in line with the "
-            "recorded steps."
+            f"Workflow {workflow_id}: position {position} was {recorded} when it first ran, now "
+            f"the code asks for {asked}. No further step was run. Bring the code back in line with "
+            "the recorded steps."
         )
 
 

@@ -1,7 +1,7 @@
 """What the app tells about itself, always after the commit that made it true.
 
-Public: `workflow_started`, `workflow_finished`, `workflow_recovered`. Receivers
-run by `send_robust`: one that raises is logged and changes nothing.
+Public: `workflow_recovered`. Receivers run by `send_robust`: one that raises is logged
+and changes nothing.
 
 `workflows_ended` and `workflows_ready` join the verbs of people (models) to the
 engine above them: whoever cancelled or resumed rows has waiters to wake.
@@ -9,8 +9,6 @@ engine above them: whoever cancelled or resumed rows has waiters to wake.
 
 from django.dispatch import Signal
 
-workflow_started = Signal()  # workflow_id, name
-workflow_finished = Signal()  # workflow_id, name, status
 workflow_recovered = Signal()  # workflow_id, name, recoveries
 
 workflows_ended = Signal()  # using, rows: [(id, workflow_id, parent id or None)]

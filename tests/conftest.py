@@ -49,6 +49,10 @@ def django_db_setup(django_db_setup, django_db_blocker) -> Iterator[None]:
 @pytest.fixture
 def database_url(transactional_db) -> str:
     """The URL of the test database; what is committed there is seen by other processes."""
+    return url_of_the_test_database()
+
+
+def url_of_the_test_database() -> str:
     database = connection.settings_dict
     if connection.vendor == "sqlite":
         return f"sqlite:///{database['NAME']}"

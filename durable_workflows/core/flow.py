@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Generator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from durable_workflows.core import states
@@ -38,7 +38,7 @@ class StepSpec:
 
     name: str
     function: Callable[..., Any]
-    retry: Retry = Retry()
+    retry: Retry = field(default_factory=Retry)
     timeout_seconds: float | None = None
     atomic: bool = False
     max_idle: float = 60.0  # seconds an atomic step may leave its transaction idle
@@ -144,7 +144,7 @@ def step_flow(
             output = encode_value(value, cap=cap)
         except Exception as error:
             failed.append(encode_error(error))
-            wait, final = yield from _after_failure(spec, error, failed)
+            pause, final = yield from _after_failure(spec, error, failed)
             if final is not None:
                 adopted = yield Record(error=encode_error(final), tries=_tries(failed))
                 if adopted is not None:
@@ -152,7 +152,8 @@ def step_flow(
                 if final is error:
                     raise
                 raise final from error
-            yield wait
+            assert pause is not None
+            yield pause
         else:
             adopted = yield Record(output=output, tries=_tries(failed) if failed else None)
             if adopted is not None:
@@ -202,7 +203,11 @@ def start_flow(call: Call, new: NewWorkflow) -> Flow:
         if there is not None and there != new.name:
             error = ConflictingWorkflow(new.workflow_id, there, new.name)
             adopted = yield Record(error=encode_error(error))
-            return replayed(call.check(adopted or StepRecord(0, call.name, call.kind, None, encode_error(error))))
+            return replayed(
+                call.check(
+                    adopted or StepRecord(0, call.name, call.kind, None, encode_error(error))
+                )
+            )
     adopted = yield Record(child=new.workflow_id, children=(new,))
     return new.workflow_id if adopted is None else call.check(adopted).child
 

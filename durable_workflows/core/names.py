@@ -16,10 +16,13 @@ def check_name(name: object, what: str) -> str:
     if not name:
         raise InvalidName(f"{what} can't be empty.")
     if len(name) > LONGEST:
-        raise InvalidName(f"{what} has at most {LONGEST} characters; {name[:40]!r}… has {len(name)}.")
+        raise InvalidName(
+            f"{what} has at most {LONGEST} characters; {name[:40]!r}… has {len(name)}."
+        )
     if not RULE.fullmatch(name):
         raise InvalidName(
-            f"{what} can't hold white space, quotes, backslashes or control characters: {name[:80]!r}."
+            f"{what} can't hold white space, quotes, backslashes or control characters: "
+            f"{name[:80]!r}."
         )
     if not name.isprintable():
         raise InvalidName(f"{what} holds characters that can't be printed: {name[:80]!r}.")

@@ -97,9 +97,9 @@ class Claim:
     recoveries: int = 0
     parent: int | None = None
     waits: str = ""
+    user: str | None = None
     steps: dict[int, StepRecord] = field(default_factory=dict)
     ended: dict[str, Ended] = field(default_factory=dict)
-    user: str | None = None
 
 
 class Verdict(Enum):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -21,7 +20,9 @@ class Retry:
 
     def __post_init__(self) -> None:
         if self.max_attempts < 1:
-            raise ValueError(f"max_attempts counts tries in all and is at least 1, not {self.max_attempts}")
+            raise ValueError(
+                f"max_attempts counts tries in all and is at least 1, not {self.max_attempts}"
+            )
         if not 0 <= self.interval_seconds < math.inf:
             raise ValueError(f"interval_seconds is a number from 0, not {self.interval_seconds}")
         if not 1 <= self.backoff_rate < math.inf:
@@ -36,6 +37,3 @@ class Retry:
         except OverflowError:  # the cap is passed long before, unless there is no interval
             return LONGEST_DELAY if self.interval_seconds else 0.0
         return float(min(self.interval_seconds * growth, LONGEST_DELAY))
-
-    def is_async(self) -> bool:
-        return inspect.iscoroutinefunction(self.should_retry)

@@ -17,6 +17,9 @@ RESTING = 0
 # in case whoever made it died before its look; doubling to the longest.
 FIRST_LOOK = 5.0
 LONGEST_LOOK = 600.0
+# Databases round wake_at, SQLite to milliseconds: a look that comes a little too early
+# must not be due again at once, for ever.
+SHORTEST_LOOK = 0.001
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +74,8 @@ def first_look(waits: dict[int, Wait], *, now: float) -> float | None:
 
 def next_look(waits: dict[int, Wait], *, now: float, waited: float) -> float | None:
     """Return the seconds until the following look; `waited` is the time since suspension."""
-    return _next(waits, now=now, longest=min(LONGEST_LOOK, max(FIRST_LOOK, waited)))
+    seconds = _next(waits, now=now, longest=min(LONGEST_LOOK, max(FIRST_LOOK, waited)))
+    return None if seconds is None else max(SHORTEST_LOOK, seconds)
 
 
 def _next(waits: dict[int, Wait], *, now: float, longest: float) -> float | None:

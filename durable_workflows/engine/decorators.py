@@ -13,10 +13,10 @@ from durable_workflows.core.names import check_name
 from durable_workflows.core.records import Options
 from durable_workflows.core.replay import STEP
 from durable_workflows.core.retry import Retry
+from durable_workflows.engine.here import here
 from durable_workflows.engine.leaving import forever
 from durable_workflows.engine.perform import adrive, drive, refuse_inside_transaction
 from durable_workflows.engine.registry import WorkflowSpec, registry
-from durable_workflows.engine.here import here
 from durable_workflows.engine.run import Run
 from durable_workflows.engine.start import call_workflow, call_workflow_async
 from durable_workflows.errors import NotRegistered
@@ -235,9 +235,7 @@ def _async_step(spec: StepSpec) -> Callable[..., Any]:
     return wrapper
 
 
-def perform_step(
-    run: Run, spec: StepSpec, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Any:
+def perform_step(run: Run, spec: StepSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     if run.leaving is None:
         refuse_inside_transaction(run, f"Step {spec.name}")
     call = run.take(spec.name, STEP)
@@ -263,12 +261,12 @@ def run_step(function: Callable[..., R], /, *args: Any, **kwargs: Any) -> R:
     spec = getattr(function, "step_spec", None) or make_step(function)
     run = here.get()
     if type(run) is Run:
-        return perform_step(run, spec, args, kwargs)  # type: ignore[no-any-return]
+        return perform_step(run, spec, args, kwargs)
     if spec.is_async:
         from asgiref.sync import async_to_sync
 
-        return async_to_sync(spec.function)(*args, **kwargs)  # type: ignore[no-any-return]
-    return spec.function(*args, **kwargs)  # type: ignore[no-any-return]
+        return async_to_sync(spec.function)(*args, **kwargs)
+    return spec.function(*args, **kwargs)
 
 
 async def run_step_async(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:

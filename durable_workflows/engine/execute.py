@@ -12,10 +12,10 @@ from durable_workflows.core.failure import encode_error
 from durable_workflows.core.payload import decode_call, encode_value
 from durable_workflows.core.records import Claim, Entry, OutcomeEntry, Verdict, WaitEntry
 from durable_workflows.core.replay import check_end
+from durable_workflows.engine.here import here
 from durable_workflows.engine.journal import Slip
 from durable_workflows.engine.leaving import NOBODY, Limb
 from durable_workflows.engine.registry import WorkflowSpec
-from durable_workflows.engine.here import here
 from durable_workflows.engine.run import Run
 from durable_workflows.engine.runtime import Runtime
 from durable_workflows.errors import CorruptPayload, Leaving, Released, Suspended
@@ -138,7 +138,11 @@ def suspension(run: Run) -> WaitEntry:
 
 def _settled(run: Run, slip: Slip, host: Host) -> None:
     """Look at what became of the last entry; an outcome that can't be stored says so itself."""
-    if slip.error is not None and isinstance(slip.entry, OutcomeEntry) and slip.entry.status == states.SUCCESS:
+    if (
+        slip.error is not None
+        and isinstance(slip.entry, OutcomeEntry)
+        and slip.entry.status == states.SUCCESS
+    ):
         entry = _outcome(run, states.ERROR, None, encode_error(slip.error))
         run.runtime.journal.fire(entry, lambda slip: _settled(run, slip, host))
         return
@@ -160,8 +164,10 @@ def aexecute(claim: Claim, runtime: Runtime, host: Host) -> None:
     spec = runtime.registry.named(claim.name)
     run = Run(claim, spec, runtime)
     host.begun(run)
-    run.limb = Limb(run, on_ended=lambda run: _hand_in(run, _ended_on_loop(run), host))
-    context = copy_context()
+    # The end is handed in where the run was begun: asgiref keeps in the context which
+    # thread's connection is meant.
+    context, ground = copy_context(), copy_context()
+    run.limb = Limb(run, on_ended=lambda run: ground.run(_hand_in, run, _ended_on_loop(run), host))
     context.run(_enter, run)
     try:
         args, kwargs = decode_call(claim.input)

@@ -18,10 +18,10 @@ from durable_workflows.core.payload import decode_call, decode_value
 from durable_workflows.core.records import Ended, StatusRow
 from durable_workflows.core.replay import FIRST, RESULT, STATUS
 from durable_workflows.core.states import WorkflowStatusString
+from durable_workflows.engine.here import here
 from durable_workflows.engine.leaving import forever
 from durable_workflows.engine.perform import adrive, drive, refuse_inside_transaction
-from durable_workflows.engine.process import process
-from durable_workflows.engine.here import here
+from durable_workflows.engine.process import Process, process
 from durable_workflows.engine.run import InStep, Run
 from durable_workflows.engine.start import _refuse_on_loop
 from durable_workflows.errors import (
@@ -99,10 +99,10 @@ def _safely(decode: Any, text: str) -> Any:
 class WorkflowHandle(Generic[R]):
     """A workflow execution: its id, its status, its result."""
 
-    __slots__ = ("workflow_id",)
+    __slots__ = ("_home", "workflow_id")
 
-    def __init__(self, workflow_id: str):
-        self.workflow_id = workflow_id
+    def __init__(self, workflow_id: str, _home: Process | None = None):
+        self.workflow_id, self._home = workflow_id, _home
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.workflow_id!r})"
@@ -123,17 +123,18 @@ class WorkflowHandle(Generic[R]):
         """
         place = here.get()
         if type(place) is Run:
+            _refuse_foreign(self, "get_result")
             if place.leaving is None:
                 refuse_inside_transaction(place, "get_result()")
             call = place.take("result", RESULT)
-            return drive(place, call, flow.result_flow(call, self.workflow_id, timeout))  # type: ignore[no-any-return]
+            return drive(place, call, flow.result_flow(call, self.workflow_id, timeout))
         _refuse_in_step(place, "get_result")
         _refuse_on_loop("get_result")
         _check_interval(polling_interval_sec)
-        ended = _wait([self.workflow_id], polling_interval_sec, timeout)
+        ended = _wait(_home(self), [self.workflow_id], polling_interval_sec, timeout)
         if not ended:
             raise ResultTimeout(self.workflow_id, timeout or 0.0)
-        return flow.outcome(self.workflow_id, ended[self.workflow_id])  # type: ignore[no-any-return]
+        return flow.outcome(self.workflow_id, ended[self.workflow_id])
 
     def get_status(self) -> WorkflowStatus:
         """Return the workflow's status now; in a workflow, a recorded step.
@@ -142,20 +143,23 @@ class WorkflowHandle(Generic[R]):
         """
         place = here.get()
         if type(place) is Run:
+            _refuse_foreign(self, "get_status")
+            if place.leaving is None:
+                refuse_inside_transaction(place, "get_status()")
             call = place.take("status", STATUS)
             return _recorded_status(drive(place, call, flow.status_flow(call, self.workflow_id)))
         if not isinstance(place, InStep):
             _refuse_on_loop("get_status")
-        return _read_status(self.workflow_id)
+        return _read_status(_home(self), self.workflow_id)
 
 
 class WorkflowHandleAsync(Generic[R]):
     """See WorkflowHandle."""
 
-    __slots__ = ("workflow_id",)
+    __slots__ = ("_home", "workflow_id")
 
-    def __init__(self, workflow_id: str):
-        self.workflow_id = workflow_id
+    def __init__(self, workflow_id: str, _home: Process | None = None):
+        self.workflow_id, self._home = workflow_id, _home
 
     __repr__ = WorkflowHandle.__repr__
 
@@ -168,27 +172,29 @@ class WorkflowHandleAsync(Generic[R]):
         """See WorkflowHandle.get_result()."""
         place = here.get()
         if type(place) is Run:
+            _refuse_foreign(self, "get_result")
             if place.ends:
                 await forever(place)
             call = place.take_async("result", RESULT)
-            return await adrive(place, call, flow.result_flow(call, self.workflow_id, timeout))  # type: ignore[no-any-return]
+            return await adrive(place, call, flow.result_flow(call, self.workflow_id, timeout))
         _refuse_in_step(place, "get_result")
         _check_interval(polling_interval_sec)
-        ended = await _wait_async([self.workflow_id], polling_interval_sec, timeout)
+        ended = await _wait_async(_home(self), [self.workflow_id], polling_interval_sec, timeout)
         if not ended:
             raise ResultTimeout(self.workflow_id, timeout or 0.0)
-        return flow.outcome(self.workflow_id, ended[self.workflow_id])  # type: ignore[no-any-return]
+        return flow.outcome(self.workflow_id, ended[self.workflow_id])
 
     async def get_status(self) -> WorkflowStatus:
         """See WorkflowHandle.get_status()."""
         place = here.get()
         if type(place) is Run:
+            _refuse_foreign(self, "get_status")
             if place.ends:
                 await forever(place)
             call = place.take_async("status", STATUS)
             recorded = await adrive(place, call, flow.status_flow(call, self.workflow_id))
             return _recorded_status(recorded)
-        return await sync_to_async(_read_status)(self.workflow_id)
+        return await sync_to_async(_read_status)(_home(self), self.workflow_id)
 
 
 def retrieve_workflow(workflow_id: str, *, existing_workflow: bool = True) -> WorkflowHandle[Any]:
@@ -219,6 +225,7 @@ def wait_first(handles: Sequence[H], *, polling_interval_sec: float = 1.0) -> H:
     by_id = _by_id(handles)
     place = here.get()
     if type(place) is Run:
+        _refuse_foreign(handles[0], "wait_first")
         if place.leaving is None:
             refuse_inside_transaction(place, "wait_first()")
         call = place.take("wait_first", FIRST)
@@ -226,7 +233,7 @@ def wait_first(handles: Sequence[H], *, polling_interval_sec: float = 1.0) -> H:
     _refuse_in_step(place, "wait_first")
     _refuse_on_loop("wait_first")
     _check_interval(polling_interval_sec)
-    ended = _wait(list(by_id), polling_interval_sec, None)
+    ended = _wait(_home(handles[0]), list(by_id), polling_interval_sec, None)
     return next(handle for workflow_id, handle in by_id.items() if workflow_id in ended)
 
 
@@ -235,34 +242,40 @@ async def wait_first_async(handles: Sequence[H], *, polling_interval_sec: float 
     by_id = _by_id(handles)
     place = here.get()
     if type(place) is Run:
+        _refuse_foreign(handles[0], "wait_first")
         if place.ends:
             await forever(place)
         call = place.take_async("wait_first", FIRST)
         return by_id[await adrive(place, call, flow.first_flow(call, tuple(by_id)))]
     _refuse_in_step(place, "wait_first")
     _check_interval(polling_interval_sec)
-    ended = await _wait_async(list(by_id), polling_interval_sec, None)
+    ended = await _wait_async(_home(handles[0]), list(by_id), polling_interval_sec, None)
     return next(handle for workflow_id, handle in by_id.items() if workflow_id in ended)
 
 
 # -- waiting from outside --------------------------------------------------------
 
 
-def _wait(workflow_ids: list[str], interval: float, timeout: float | None) -> dict[str, Ended]:
+def _home(handle: WorkflowHandle[Any] | WorkflowHandleAsync[Any]) -> Process:
+    """Return what this process has for the database the workflow is in."""
+    return handle._home or process()
+
+
+def _wait(
+    here_process: Process, workflow_ids: list[str], interval: float, timeout: float | None
+) -> dict[str, Ended]:
     """Wait until one has ended; {} if `timeout` seconds passed first."""
-    here_process = process()
     watch = here_process.waiters.watch(workflow_ids, interval)
     try:
-        if ended := _look_once(workflow_ids):
+        if ended := _look_once(here_process, workflow_ids):
             return ended
         return watch.ended if watch.wait(timeout) else {}
     finally:
         here_process.waiters.forget(watch)
 
 
-def _look_once(workflow_ids: list[str]) -> dict[str, Ended]:
+def _look_once(here_process: Process, workflow_ids: list[str]) -> dict[str, Ended]:
     """Return what has ended; refuse to wait where nothing could ever arrive."""
-    here_process = process()
     store = here_process.store
     ended = store.ended(workflow_ids)
     if ended:
@@ -272,19 +285,18 @@ def _look_once(workflow_ids: list[str]) -> dict[str, Ended]:
             f"Waiting for workflow {workflow_ids[0]} inside transaction.atomic(): it may have been "
             "started in that very transaction, and would never be seen. Wait after the block."
         )
-    if here_process.embedded is None and store.in_test():
+    if not here_process.has_worker and store.in_test():
         raise NothingRuns(workflow_ids[0])
     return {}
 
 
 async def _wait_async(
-    workflow_ids: list[str], interval: float, timeout: float | None
+    here_process: Process, workflow_ids: list[str], interval: float, timeout: float | None
 ) -> dict[str, Ended]:
     """See _wait()."""
-    here_process = process()
     watch = here_process.waiters.watch_on_loop(workflow_ids, interval)
     try:
-        if ended := await sync_to_async(_look_once)(workflow_ids):
+        if ended := await sync_to_async(_look_once)(here_process, workflow_ids):
             return ended
         try:
             async with asyncio.timeout(timeout):
@@ -296,15 +308,17 @@ async def _wait_async(
         here_process.waiters.forget(watch)
 
 
-def _read_status(workflow_id: str) -> WorkflowStatus:
-    row = process().store.status(workflow_id)
+def _read_status(here_process: Process, workflow_id: str) -> WorkflowStatus:
+    row = here_process.store.status(workflow_id)
     if row is None:
         raise NonExistentWorkflow(workflow_id)
     return workflow_status(row)
 
 
 def _recorded_status(values: dict[str, Any]) -> WorkflowStatus:
-    return workflow_status(StatusRow(**{field.name: values[field.name] for field in fields(StatusRow)}))
+    return workflow_status(
+        StatusRow(**{field.name: values[field.name] for field in fields(StatusRow)})
+    )
 
 
 def _by_id(handles: Sequence[H]) -> dict[str, H]:
@@ -313,19 +327,27 @@ def _by_id(handles: Sequence[H]) -> dict[str, H]:
     by_id = {handle.workflow_id: handle for handle in handles}
     if len(by_id) != len(handles):
         raise ValueError("handles must not name one workflow twice")
+    if len({handle._home for handle in handles}) != 1:
+        raise ValueError("handles must be of workflows in one database")
     return by_id
+
+
+def _refuse_foreign(handle: WorkflowHandle[Any] | WorkflowHandleAsync[Any], what: str) -> None:
+    if handle._home is not None:
+        raise WrongPlace(
+            f"{what}() of a WorkflowClient's handle can't be recorded by a workflow: the other one "
+            "is in a database of its own. Ask for it inside a step."
+        )
 
 
 def _refuse_in_step(place: Any, what: str) -> None:
     if isinstance(place, InStep):
         raise WrongPlace(
-            f"{what}() inside a step would hold its thread for as long as the other workflow takes. "
-            "Wait in the workflow's body, where waiting is free."
+            f"{what}() inside a step would hold its thread for as long as the other workflow "
+            "takes. Wait in the workflow's body, where waiting is free."
         )
 
 
 def _check_interval(seconds: float) -> None:
     if not seconds > 0:
         raise ValueError(f"polling_interval_sec is above zero, not {seconds!r}.")
-
-

@@ -13,7 +13,6 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 
 from durable_workflows.core.records import WorkerFacts
 from durable_workflows.engine.journal import DirectJournal
@@ -121,6 +120,10 @@ class InlineHost:
                 run.lose(LeaseLost(f"worker {worker} was declared dead"))
 
 
-@cache
+_hosts: dict[Process, InlineHost] = {}
+
+
 def inline_host(process: Process) -> InlineHost:
-    return InlineHost(process)
+    # One step, also for threads that come first together: a second host would be a worker
+    # that nobody beats.
+    return _hosts.get(process) or _hosts.setdefault(process, InlineHost(process))

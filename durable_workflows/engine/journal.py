@@ -281,9 +281,8 @@ class GroupJournal:
     def _settle(self, batch: list[Slip]) -> None:
         on_loops: dict[asyncio.AbstractEventLoop, list[Slip]] = {}
         for slip in batch:
-            if slip.answer is Verdict.LOCKED and slip.error is None:
-                if self._once_more(slip):
-                    continue
+            if slip.answer is Verdict.LOCKED and slip.error is None and self._once_more(slip):
+                continue
             if slip.gate is not None:
                 slip.gate.release()
             elif slip.loop is not None:
@@ -322,7 +321,7 @@ _gates = threading.local()
 def _own_gate() -> threading.Lock:
     """Return this thread's lock, held since its birth: parking is acquiring it once more."""
     try:
-        return _gates.lock  # type: ignore[no-any-return]
+        return _gates.lock
     except AttributeError:
         _gates.lock = lock = threading.Lock()
         lock.acquire()

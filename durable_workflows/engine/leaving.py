@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +42,18 @@ async def forever(run: Run) -> Any:
     run.limb.stir()
     while True:
         await asyncio.get_running_loop().create_future()
+
+
+_left_behind: list[asyncio.Task[Any]] = []
+
+
+def leave_behind(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    """Keep tasks that nobody will run again from being collected.
+
+    Collecting one throws GeneratorExit into its code, outside any run: a loop that
+    catches everything would never let go of the thread that happened to collect it.
+    """
+    _left_behind.extend(tasks)
 
 
 class Limb:
@@ -131,6 +143,12 @@ class Limb:
         if self.run.leaving is not None:
             await forever(self.run)
 
+    async def doze(self, seconds: float) -> None:
+        """Let a moment pass without parking."""
+        over: asyncio.Future[None] = self.loop.create_future()
+        self.loop.call_later(seconds, _resolve, over, context=NOBODY)
+        await over
+
     def stir(self) -> None:
         """Look, after a while without a move, whether nothing but parked calls is left."""
         self._moves += 1
@@ -194,6 +212,7 @@ class Limb:
                 self.run.claim.workflow_id,
                 len(remaining),
             )
+            leave_behind(remaining)
             self._end()
             return
         for task in remaining:
@@ -282,11 +301,12 @@ def equip(loop: Any) -> Callable[[], None]:
 
     Returns what undoes it.
     """
+
     def limb_of(context: Context | None) -> Limb | None:
         place = here.get() if context is None else context.get(here)
         if place is None:
             return None
-        run = getattr(place, "run", place)  # an InStep knows its run
+        run: Any = getattr(place, "run", place)  # an InStep knows its run
         return run.limb if run.limb is not None and run.limb.hosted else None
 
     def make_task(

@@ -17,13 +17,15 @@ from durable_workflows.core.payload import encode_value
 from durable_workflows.core.records import Ended, StepEntry, StepRecord, Verdict, WaitEntry
 from durable_workflows.core.replay import Call
 from durable_workflows.core.waits import Wait
-from durable_workflows.engine.leaving import forever
 from durable_workflows.engine.here import here
+from durable_workflows.engine.leaving import forever
 from durable_workflows.engine.run import InStep, Run
+from durable_workflows.engine.runtime import nothing
 from durable_workflows.errors import (
     InsideTransaction,
     LeaseLost,
     NonDeterminism,
+    NothingRuns,
     StepTimeout,
     WorkflowCancelled,
 )
@@ -54,12 +56,12 @@ def drive(run: Run, call: Call, steps: Flow) -> Any:
 
 def perform(run: Run, call: Call, effect: Effect, began: int) -> Any:
     match effect:
+        case flow.Record():
+            return _adopted(run, call, run.runtime.journal.append(_entry(run, call, effect, began)))
         case flow.InvokeAtomic():
             return _invoke_atomic(run, call, effect, began)
         case flow.Invoke():
             return _invoke(run, call, effect)
-        case flow.Record():
-            return _adopted(run, call, run.runtime.journal.append(_entry(run, call, effect, began)))
         case flow.Pause():
             return _pause(run, call, effect)
         case flow.Await():
@@ -80,6 +82,9 @@ def _invoke(run: Run, call: Call, effect: flow.Invoke) -> Any:
     token = here.set(InStep(run, call.position, effect.tries))
     try:
         return function(*effect.args, **effect.kwargs)
+    except Exception:
+        run.runtime.mend()
+        raise
     finally:
         here.reset(token)
 
@@ -170,11 +175,22 @@ def _pause(run: Run, call: Call, effect: flow.Pause) -> None:
     left = wait.until - runtime.clock.database_now()
     if left <= 0:
         return
-    if runtime.suspends and (left > runtime.suspend_after or runtime.crowded()):
+    if runtime.suspends and _is_long(run, left):
         run.suspend({call.position: wait})
     if left > runtime.suspend_after:
         _note(run, {call.position: wait})
     runtime.clock.sleep(left)
+
+
+# The process's idea of the database's clock may be some milliseconds behind the one that
+# woke it: what is left then must not be a reason to suspend again.
+CLOCKS_DIFFER = 0.05  # seconds
+
+
+def _is_long(run: Run, left: float) -> bool:
+    """Return whether a wait is worth unloading for."""
+    runtime = run.runtime
+    return left > runtime.suspend_after or (left > CLOCKS_DIFFER and runtime.crowded())
 
 
 def _note(run: Run, table: dict[int, Wait]) -> None:
@@ -200,16 +216,26 @@ def _await(run: Run, call: Call, effect: flow.Await) -> dict[str, Ended]:
     watch = runtime.waiters.watch(wait.what)
     try:
         # Looked at after the watch is set: what ends from now on is delivered.
-        if ended := runtime.reader.ended(list(wait.what)):
+        if ended := _look(run, wait, patience):
             return ended
         if watch.wait(patience):
             return watch.ended
     finally:
         runtime.waiters.forget(watch)
+    if not runtime.suspends:
+        return {}
     if wait.until is not None and wait.until <= runtime.clock.database_now():
         return {}
     run.suspend({call.position: wait})
     raise AssertionError("unreachable: suspend() raises")
+
+
+def _look(run: Run, wait: Wait, left: float | None) -> dict[str, Ended]:
+    """Return what has ended; refuse to wait in place where nothing could ever arrive."""
+    ended = run.runtime.reader.ended(list(wait.what))
+    if not ended and not run.runtime.suspends and left != 0.0 and run.runtime.store.in_test():
+        raise NothingRuns(wait.what[0])
+    return ended
 
 
 def _patience(run: Run, wait: Wait) -> float | None:
@@ -338,6 +364,10 @@ async def _ainvoke(run: Run, call: Call, effect: flow.Invoke) -> Any:
             if limit.expired():
                 raise StepTimeout(spec.name, spec.timeout_seconds) from None
             raise
+    except Exception:
+        if run.runtime.mend is not nothing:
+            await sync_to_async(run.runtime.mend)()
+        raise
     finally:
         here.reset(token)
 
@@ -355,7 +385,10 @@ async def _apause(run: Run, call: Call, effect: flow.Pause) -> None:
         if clock.skips:
             clock.sleep(left)
             return
-    await run.limb.park(call.position, wait, left)
+    if run.runtime.suspend_after and left <= CLOCKS_DIFFER:
+        await run.limb.doze(left)
+    else:
+        await run.limb.park(call.position, wait, left)
 
 
 async def _aawait(run: Run, call: Call, effect: flow.Await) -> dict[str, Ended]:
@@ -365,8 +398,12 @@ async def _aawait(run: Run, call: Call, effect: flow.Await) -> dict[str, Ended]:
         return known
     watch = runtime.waiters.watch_on_loop(wait.what)
     try:
-        left = None if wait.until is None else wait.until - runtime.clock.database_now()
-        if left is not None and left <= 0:
+        left = None if wait.until is None else max(0.0, wait.until - runtime.clock.database_now())
+        # A worker's run is told by the watch. One that waits in place, or not at all, looks.
+        looks = not runtime.suspends or left == 0.0
+        if looks and (ended := await _in_thread(run, _look, run, wait, left)):
+            return ended
+        if left == 0.0:
             return {}
         await run.limb.park(call.position, wait, left, watch.arrival())
         return watch.ended
@@ -389,4 +426,3 @@ def refuse_inside_transaction(run: Run, what: str) -> None:
             "something that happened. Move it out of the block, or make the whole block one "
             "@step(atomic=True)."
         )
-

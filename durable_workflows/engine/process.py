@@ -5,13 +5,20 @@ Made when first asked for; nothing here starts a thread before something waits o
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Sequence
-from functools import cache
 from typing import Any
 
 from durable_workflows.conf import Settings, settings, under_test
-from durable_workflows.core.records import Ended, Entry, OutcomeEntry, QueueView, StepEntry, WaitEntry
+from durable_workflows.core.records import (
+    Ended,
+    Entry,
+    OutcomeEntry,
+    QueueView,
+    StepEntry,
+    WaitEntry,
+)
 from durable_workflows.engine.clock import Clock
 from durable_workflows.engine.registry import Registry, registry
 from durable_workflows.engine.waiting import LINGER, Waiters
@@ -36,6 +43,11 @@ class Process:
         workflows_ready.connect(self._ready_by_people, weak=False, dispatch_uid=f"ready-{using}")
 
     @property
+    def has_worker(self) -> bool:
+        """Whether launch() started a worker in this very process, not in the one it forked from."""
+        return self.embedded is not None and self.embedded.pid == os.getpid()
+
+    @property
     def settings(self) -> Settings:
         return settings()
 
@@ -45,17 +57,31 @@ class Process:
         return get_store(self.using)
 
     def open_listener(self, *channels: str) -> Listener:
-        return Listener(
-            self.store.dedicated(), channels or (DONE,), notify=self.notify
-        )
+        return Listener(self.store.dedicated(), channels or (DONE,), notify=self.notify)
 
-    def declare(self, queue: QueueView) -> None:
+    def close(self) -> None:
+        """Give back the connections that nobody waits on; what comes later opens others."""
+        self.waiters.rest()
+        self.ringer.rest()
+        self.store.hang_up()
+
+    def declare(self, queue: QueueView | None) -> None:
         """See that a queue's limits are in its row before anything stands in the queue."""
-        if queue in self._declared:
+        if queue is None or queue in self._declared:
             return
         self.store.declare_queues([queue])
         # Only once committed: a rollback takes the row back with it.
         self.store.on_commit(lambda: self._declared.add(queue))
+
+    def is_declared(self, queue: QueueView | None) -> bool:
+        """Return whether nothing is left to declare."""
+        return queue is None or queue in self._declared
+
+    def declare_all(self, store: Store) -> None:
+        """Write the limits of every queue that code declares."""
+        declared = self.registry.declared()
+        store.declare_queues(declared)
+        self._declared.update(declared)
 
     def aftermath(self, pen: Store, entries: Sequence[Entry]) -> None:
         """Wake whoever waits for what was just committed; always after that commit."""
@@ -129,11 +155,25 @@ class Reader:
         self._store.close()
 
 
-@cache
-def _process(using: str) -> Process:
-    return Process(using)
+_processes: dict[str, Process] = {}
+_making = threading.Lock()
+
+
+def _renew() -> None:
+    """In a forked child nobody is left who could let go of the lock."""
+    global _making
+    _making = threading.Lock()
+
+
+os.register_at_fork(after_in_child=_renew)
 
 
 def process(using: str | None = None) -> Process:
     """Return what this process has for an alias; None is the engine's own."""
-    return _process(using or settings().database)
+    using = using or settings().database
+    if using not in _processes:
+        # Threads that come first together must not make two: neither would hear the other.
+        with _making:
+            if using not in _processes:
+                _processes[using] = Process(using)
+    return _processes[using]

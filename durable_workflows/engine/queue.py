@@ -38,13 +38,14 @@ class Queue:
             ("worker_concurrency", worker_concurrency),
         ):
             if limit is not None and (not isinstance(limit, int) or limit < 1):
-                raise ValueError(f"Queue {name!r}: {what} is a number from 1, or None, not {limit!r}.")
-        if concurrency is not None and worker_concurrency is not None:
-            if worker_concurrency > concurrency:
                 raise ValueError(
-                    f"Queue {name!r}: worker_concurrency {worker_concurrency} can never be reached "
-                    f"under concurrency {concurrency}."
+                    f"Queue {name!r}: {what} is a number from 1, or None, not {limit!r}."
                 )
+        if concurrency and worker_concurrency and worker_concurrency > concurrency:
+            raise ValueError(
+                f"Queue {name!r}: worker_concurrency {worker_concurrency} can never be reached "
+                f"under concurrency {concurrency}."
+            )
         self.view = QueueView(name, concurrency, worker_concurrency, hold)
         registry.declare(self.view)
 

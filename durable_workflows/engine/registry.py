@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from durable_workflows.core.names import check_name
@@ -27,16 +27,19 @@ class WorkflowSpec:
     max_recovery_attempts: int | None = 100
     registry: Registry | None = None
     resolved: str | None = None
+    clash: RegistrationClash | None = None  # why it has no name
+    is_async: bool = field(init=False)
 
-    @property
-    def is_async(self) -> bool:
-        return inspect.iscoroutinefunction(self.function)
+    def __post_init__(self) -> None:
+        self.is_async = inspect.iscoroutinefunction(self.function)
 
     @property
     def name(self) -> str:
         if self.resolved is None:
             assert self.registry is not None
             self.registry.resolve()
+        if self.clash is not None:
+            raise self.clash
         assert self.resolved is not None
         return self.resolved
 
@@ -69,6 +72,8 @@ class Registry:
     def add(self, spec: WorkflowSpec) -> None:
         if spec.given_name is not None:
             check_name(spec.given_name, "A workflow name")
+        for alias in spec.aliases:
+            check_name(alias, "An alias")
         spec.registry = self
         with self._lock:
             self._fresh.append(spec)
@@ -86,35 +91,49 @@ class Registry:
         spec = self.get(name)
         if spec is None:
             raise NotRegistered(
-                f"No workflow named {name!r} is registered in this process. Is its module imported? "
-                "A module `workflows` of an installed app is found by itself."
+                f"No workflow named {name!r} is registered in this process. Is its module "
+                "imported? A module `workflows` of an installed app is found by itself."
             )
         return spec
 
     def names(self, *, is_async: bool) -> list[str]:
         """Return every name and alias of one colour."""
         self.resolve()
-        return [name for name, spec in self._specs.items() if spec.is_async is is_async]
+        with self._lock:
+            return [name for name, spec in self._specs.items() if spec.is_async is is_async]
 
     def limits(self) -> dict[str, int | None]:
         """Return the recoveries granted by name."""
         self.resolve()
-        return {name: spec.max_recovery_attempts for name, spec in self._specs.items()}
+        with self._lock:
+            return {name: spec.max_recovery_attempts for name, spec in self._specs.items()}
 
     def resolve(self) -> None:
+        """Enter what was added; raise RegistrationClash once for a name that is taken."""
+        clash = None
         with self._lock:
-            fresh, self._fresh = self._fresh, []
-            for spec in fresh:
+            for spec in self._fresh:
                 label = self.labeller(spec.function.__module__)
-                spec.resolved = spec.given_name or f"{label}.{spec.function.__qualname__}"
-                for name in (spec.resolved, *spec.aliases):
+                name = spec.given_name or f"{label}.{spec.function.__qualname__}"
+                try:
                     self._enter(name, spec)
+                except RegistrationClash as error:
+                    # The others are registered all the same; whoever uses this one is told again.
+                    clash = spec.clash = error
+                else:
+                    spec.resolved = name
+            # Only now: who meets an empty list finds everything entered.
+            self._fresh.clear()
+        if clash is not None:
+            raise clash
 
     def _enter(self, name: str, spec: WorkflowSpec) -> None:
-        there = self._specs.get(name)
-        if there is not None and there.place != spec.place:
-            raise RegistrationClash(name, ":".join(there.place), ":".join(spec.place))
-        self._specs[name] = spec
+        names = (name, *spec.aliases)
+        for one in names:
+            there = self._specs.get(one)
+            if there is not None and there.place != spec.place:
+                raise RegistrationClash(one, ":".join(there.place), ":".join(spec.place))
+        self._specs.update(dict.fromkeys(names, spec))
 
     # -- queues ------------------------------------------------------------
 

@@ -28,6 +28,26 @@ from durable_workflows.errors import (
 
 logger = logging.getLogger("durable_workflows.run")
 
+
+class RunFilter(logging.Filter):
+    """Adds workflow_id, workflow_name and position to log records of a run.
+
+    Our own logger has it; put it on a handler to have it on every record.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        place = here.get()
+        run = place.run if isinstance(place, InStep) else place
+        record.workflow_id = run.claim.workflow_id if run is not None else ""
+        record.workflow_name = run.claim.name if run is not None else ""
+        record.position = (
+            place.position if isinstance(place, InStep) else run.position if run is not None else 0
+        )
+        return True
+
+
+logger.addFilter(RunFilter())
+
 PATIENCE = 10  # durable calls a leaving sync run may make before they slow down
 
 
@@ -66,9 +86,9 @@ class Run:
         """Take the next position for a durable call of a sync run."""
         if threading.get_ident() != self.thread:
             raise WrongThread(
-                f"{describe(name, kind)} is called from a thread that is not the workflow's own, so its "
-                "order can't be replayed. Start child workflows and wait for them, or do the "
-                "parallel work inside one step."
+                f"{describe(name, kind)} is called from a thread that is not the workflow's own, "
+                "so its order can't be replayed. Start child workflows and wait for them, or do "
+                "the parallel work inside one step."
             )
         if self.spec.is_async:
             raise SyncCallOnLoop(
@@ -81,13 +101,14 @@ class Run:
         """Take the next position for a durable call of an async run, before its first await."""
         if not self.spec.is_async:
             raise WrongThread(
-                f"{describe(name, kind)} is a coroutine of another loop than the sync workflow that "
-                "asks for it. Use run_step(), or make the workflow async."
+                f"{describe(name, kind)} is a coroutine of another loop than the sync workflow "
+                "that asks for it. Use run_step(), or make the workflow async."
             )
         limb = self.limb
         if asyncio.get_running_loop() is not limb.loop:
             raise WrongThread(
-                f"{describe(name, kind)} runs on another event loop than its workflow. Await it there."
+                f"{describe(name, kind)} runs on another event loop than its workflow. "
+                "Await it there."
             )
         call = self._next(name, kind)
         if not limb.may_call(asyncio.current_task()):
@@ -114,9 +135,7 @@ class Run:
             self.claim.steps.get(position),
             self.waits.get(position),
         )
-        if call.recorded is not None and (
-            call.recorded.name != name or call.recorded.kind != kind
-        ):
+        if call.recorded is not None and (call.recorded.name != name or call.recorded.kind != kind):
             try:
                 call.check(call.recorded)
             except NonDeterminism as error:
@@ -183,17 +202,3 @@ class InStep:
     tries: int
     atomic: bool = False
     started: int = 0  # workflows started by this body so far: their ids are numbered
-
-
-class RunFilter(logging.Filter):
-    """Adds workflow_id, workflow_name and position to the records of a run."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        place = here.get()
-        run = place.run if isinstance(place, InStep) else place
-        record.workflow_id = run.claim.workflow_id if run is not None else ""
-        record.workflow_name = run.claim.name if run is not None else ""
-        record.position = (
-            place.position if isinstance(place, InStep) else run.position if run is not None else 0
-        )
-        return True

@@ -26,6 +26,10 @@ def never() -> bool:
     return False
 
 
+def nothing() -> None:
+    """What is done where nobody cares."""
+
+
 @dataclass(frozen=True, slots=True)
 class Runtime:
     store: Store  # on the calling thread's own connection: atomic steps, the caller's starts
@@ -38,5 +42,6 @@ class Runtime:
     suspends: bool = True  # False: long waits pass in place, as in an inline run
     suspend_after: float = 1.0  # seconds; shorter waits stay in memory
     crowded: Callable[[], bool] = never  # whether somebody waits for this run's slot
-    isolate: Callable[[], None] = never  # type: ignore[assignment]
+    isolate: Callable[[], None] = nothing  # called in the context of a beginning async run
+    mend: Callable[[], None] = nothing  # called in the thread of a step's body that failed
     app_version: str = ""

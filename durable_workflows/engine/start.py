@@ -22,12 +22,12 @@ from durable_workflows.core.records import Created, NewWorkflow, Options, QueueV
 from durable_workflows.core.replay import RESULT, START
 from durable_workflows.engine.clock import new_workflow_id
 from durable_workflows.engine.execute import ending
+from durable_workflows.engine.here import here
 from durable_workflows.engine.inline import executor_id, inline_host
 from durable_workflows.engine.leaving import Limb, forever
 from durable_workflows.engine.perform import adrive, drive, refuse_inside_transaction
 from durable_workflows.engine.process import Process, process
 from durable_workflows.engine.registry import WorkflowSpec, registry
-from durable_workflows.engine.here import here
 from durable_workflows.engine.run import InStep, Run
 from durable_workflows.errors import (
     ConflictingWorkflow,
@@ -35,6 +35,7 @@ from durable_workflows.errors import (
     Leaving,
     NotRegistered,
     SyncCallOnLoop,
+    WrongPlace,
 )
 from durable_workflows.store.wakeup import READY
 
@@ -72,7 +73,9 @@ def new_workflow(
         name=name,
         input=text,
         queue=queue,
-        options=options if options.user or parent is None else options.changed(user=parent.claim.user),
+        options=options
+        if options.user or parent is None
+        else options.changed(user=parent.claim.user),
         parent=None if parent is None else parent.claim.id,
         parent_position=position,
         chosen_id=workflow_id is not None,
@@ -80,7 +83,7 @@ def new_workflow(
 
 
 def refuse_main(spec: WorkflowSpec, here_process: Process) -> None:
-    if spec.is_main and here_process.embedded is None:
+    if spec.is_main and not here_process.has_worker:
         raise NotRegistered(
             f"{spec.name} is defined in __main__: no worker can import it. Move it into a module "
             "(`workflows.py` of an installed app is found by itself), or launch() a worker here."
@@ -90,9 +93,11 @@ def refuse_main(spec: WorkflowSpec, here_process: Process) -> None:
 # -- outside a workflow's body ---------------------------------------------------
 
 
-def create(rows: Sequence[NewWorkflow], queue: QueueView | None) -> list[Created]:
+def create(
+    rows: Sequence[NewWorkflow], queue: QueueView | None, using: Process | None = None
+) -> list[Created]:
     """Insert workflows on the caller's connection and ring once they are committed."""
-    here_process = process()
+    here_process = using or process()
     if queue is not None:
         here_process.declare(queue)
     created = here_process.store.create(rows, now=here_process.clock.now_or_none())
@@ -101,6 +106,23 @@ def create(rows: Sequence[NewWorkflow], queue: QueueView | None) -> list[Created
             _check_same(row, found)
     here_process.store.on_commit(lambda: here_process.ringer.ring(READY))
     return created
+
+
+def create_named(
+    here_process: Process, queue: str, name: str, options: Options, arguments: Arguments
+) -> NewWorkflow:
+    """Enqueue by name in the database of `here_process`; the function may be elsewhere."""
+    check_name(queue, "A queue name")
+    check_name(name, "A workflow name")
+    if type(here.get()) is Run:
+        raise WrongPlace(
+            "A WorkflowClient's start can't be recorded by a workflow: it is in a database of its "
+            "own. Put it into a step."
+        )
+    _refuse_on_loop("enqueue")
+    row = new_workflow(name, options, queue, arguments, None, using=here_process)
+    create([row], None, here_process)
+    return row
 
 
 def _check_same(row: NewWorkflow, found: Created) -> None:
@@ -114,7 +136,9 @@ def _check_same(row: NewWorkflow, found: Created) -> None:
     )
 
 
-def begin(spec: WorkflowSpec, options: Options, queue: QueueView | None, arguments: Arguments) -> str:
+def begin(
+    spec: WorkflowSpec, options: Options, queue: QueueView | None, arguments: Arguments
+) -> str:
     """Start a workflow from wherever we are; return its workflow id."""
     place = here.get()
     refuse_main(spec, process())
@@ -137,8 +161,7 @@ async def begin_async(
             await forever(place)
         call = place.take_async(spec.name, START)
         row = new_workflow(spec.name, options, _name(queue), arguments, place, call.position)
-        if queue is not None:
-            await sync_to_async(process().declare)(queue)
+        await _declare_async(queue)
         return str(await adrive(place, call, flow.start_flow(call, row)))
     row = new_workflow(spec.name, options, _name(queue), arguments, place)
     await sync_to_async(create)([row], queue)
@@ -152,9 +175,14 @@ def _begin_child(
         refuse_inside_transaction(run, f"Starting {spec.name}")
     call = run.take(spec.name, START)
     row = new_workflow(spec.name, options, _name(queue), arguments, run, call.position)
-    if queue is not None and call.recorded is None:
+    if call.recorded is None:
         process().declare(queue)
     return str(drive(run, call, flow.start_flow(call, row)))
+
+
+async def _declare_async(queue: QueueView | None) -> None:
+    if not process().is_declared(queue):
+        await sync_to_async(process().declare)(queue)
 
 
 def begin_many(
@@ -167,6 +195,8 @@ def begin_many(
     place = here.get()
     refuse_main(spec, process())
     if type(place) is Run:
+        if place.leaving is None:
+            refuse_inside_transaction(place, f"Starting {spec.name}")
         call = place.take(spec.name, START)
         rows = _rows(spec, options, queue, argument_lists, place, call.position)
         if rows and call.recorded is None:
@@ -194,7 +224,7 @@ async def begin_many_async(
             await forever(place)
         call = place.take_async(spec.name, START)
         rows = _rows(spec, options, queue, argument_lists, place, call.position)
-        await sync_to_async(process().declare)(queue)
+        await _declare_async(queue)
         await adrive(place, call, flow.start_many_flow(call, tuple(rows)))
         return [row.workflow_id for row in rows]
     rows = _rows(spec, options, queue, argument_lists, place)
@@ -212,11 +242,15 @@ def _rows(
     position: int | None = None,
 ) -> list[NewWorkflow]:
     if options.workflow_id is not None or options.deduplication_id is not None:
-        raise ValueError("enqueue_many starts many: one workflow id or deduplication id can't serve all.")
+        raise ValueError(
+            "enqueue_many starts many: one workflow id or deduplication id can't serve all."
+        )
     rows = []
     for number, args in enumerate(argument_lists, start=1):
         if isinstance(args, str) or not isinstance(args, Sequence):
-            raise TypeError(f"enqueue_many takes a tuple of arguments for each start, not {args!r:.80}.")
+            raise TypeError(
+                f"enqueue_many takes a tuple of arguments for each start, not {args!r:.80}."
+            )
         row = new_workflow(spec.name, options, queue.name, (tuple(args), {}), place, position)
         if type(place) is Run:
             row = replace(row, workflow_id=f"{row.workflow_id}-{number}")
@@ -233,7 +267,9 @@ def _refuse_on_loop(what: str) -> None:
         asyncio.get_running_loop()
     except RuntimeError:
         return
-    raise SyncCallOnLoop(f"{what}() would block the running event loop. Use: await {what}_async(…).")
+    raise SyncCallOnLoop(
+        f"{what}() would block the running event loop. Use: await {what}_async(…)."
+    )
 
 
 def check_queue_name(name: str) -> str:

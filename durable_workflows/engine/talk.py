@@ -6,9 +6,9 @@ import math
 
 from durable_workflows.core.flow import sleep_flow
 from durable_workflows.core.replay import SLEEP
+from durable_workflows.engine.here import here
 from durable_workflows.engine.leaving import forever
 from durable_workflows.engine.perform import adrive, drive, refuse_inside_transaction
-from durable_workflows.engine.here import here
 from durable_workflows.engine.run import InStep, Run
 from durable_workflows.errors import WrongPlace
 
@@ -44,7 +44,9 @@ def _run_of(what: str) -> Run:
     if type(place) is Run:
         return place
     where = "inside a step" if isinstance(place, InStep) else "outside a workflow"
-    raise WrongPlace(f"{what}() {where} can't be durable. Use time.sleep() or asyncio.sleep() there.")
+    raise WrongPlace(
+        f"{what}() {where} can't be durable. Use time.sleep() or asyncio.sleep() there."
+    )
 
 
 def _seconds(seconds: float) -> float:

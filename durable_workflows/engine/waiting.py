@@ -9,6 +9,7 @@ shortest interval that a waiter asked for.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import threading
@@ -22,6 +23,7 @@ logger = logging.getLogger("durable_workflows")
 
 FIRST_PAUSE = 0.005  # seconds between two polls, where nothing notifies
 GROWTH = 1.5
+NET = 1.0  # seconds between two polls at most, where notifications come
 LINGER = 10.0  # seconds the thread stays without a waiter
 
 
@@ -51,10 +53,8 @@ class Watch:
         if self._event is not None:
             self._event.set()
         elif self._loop is not None:
-            try:
+            with contextlib.suppress(RuntimeError):  # closed: nobody waits any more
                 self._loop.call_soon_threadsafe(self._arrive)
-            except RuntimeError:
-                pass  # the loop is closed: nobody waits any more
 
     def _arrive(self) -> None:
         if self._future is not None and not self._future.done():
@@ -70,7 +70,7 @@ class Waiters:
     def _reset(self) -> None:
         self._lock = threading.Lock()
         self._watches: dict[str, list[Watch]] = {}
-        self._fresh = False
+        self._fresh = self._resting = False
         self._listener: Listener | None = None
         self._thread: threading.Thread | None = None
 
@@ -100,6 +100,17 @@ class Waiters:
             if not self._watches and not self._linger and self._listener is not None:
                 self._listener.interrupt()
 
+    def rest(self) -> None:
+        """End the thread now if nobody waits, instead of after a while; return once it has."""
+        with self._lock:
+            thread = self._thread
+            if thread is None or self._watches:
+                return
+            self._resting = True
+            if self._listener is not None:
+                self._listener.interrupt()
+        thread.join(1.0)
+
     def deliver(self, workflow_id: str, ended: Ended) -> None:
         """Tell those who wait for a workflow that it has ended, as committed."""
         if not self._watches:
@@ -119,8 +130,8 @@ class Waiters:
                     target=self._serve, name="durable-waiters", daemon=True
                 )
                 self._thread.start()
-            elif self._listener is not None:
-                self._listener.interrupt()
+            elif self._listener is not None and not self._listener.hears:
+                self._listener.interrupt()  # begin again with short pauses
 
     def _serve(self) -> None:
         listener = self._open()
@@ -146,13 +157,18 @@ class Waiters:
                 )
                 if self._fresh:
                     self._fresh, pause = False, FIRST_PAUSE
-                if not waited and time.monotonic() - lonely_since >= self._linger:
+                lonely = time.monotonic() - lonely_since
+                if not waited and (self._resting or lonely >= self._linger):
+                    self._resting = False
                     self._thread = self._listener = None
                     return
             if waited:
                 lonely_since = time.monotonic()
                 for workflow_id, ended in listener.store.ended(waited).items():
                     self.deliver(workflow_id, ended)
-            pause = longest if listener.hears or not waited else min(pause * GROWTH, longest)
+            if listener.hears or not waited:
+                pause = min(longest, NET)
+            else:
+                pause = min(pause * GROWTH, longest)
             if listener.wait(pause):
                 pause = FIRST_PAUSE

@@ -6,6 +6,7 @@ admin. Each is one guarded UPDATE whose row count is looked at.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from django.db import models, transaction
@@ -15,6 +16,8 @@ from django.db.models.functions import Now
 from durable_workflows import signals
 from durable_workflows.core import states
 from durable_workflows.models.fields import InstantField
+
+Moved = tuple[int, str, Any, str]  # key, workflow id, parent's key or None, queue
 
 READY = Q(worker__isnull=True, wake_at__isnull=True, status__in=states.CLAIMABLE)
 
@@ -67,13 +70,18 @@ class WorkflowQuerySet(models.QuerySet["Workflow"]):
         ) + self._move(stopped.filter(queue=""), ended=False, status=states.PENDING, **changes)
 
     def _move(self, rows: WorkflowQuerySet, *, ended: bool, **changes: Any) -> int:
+        rows._for_write = True  # type: ignore[attr-defined]  # where rows are changed, whatever replica a router reads from
         using = rows.db
         with transaction.atomic(using=using):
             # Workflows are locked by id everywhere: two bulk verbs can't deadlock.
-            locked = rows.using(using).order_by("pk").values_list("pk", "workflow_id", "parent_id", "queue")
+            locked = (
+                rows.using(using)
+                .order_by("pk")
+                .values_list("pk", "workflow_id", "parent_id", "queue")
+            )
             if transaction.get_connection(using).features.has_select_for_no_key_update:
                 locked = locked.select_for_update(no_key=True)
-            found = list(locked)
+            found: list[Moved] = list(locked)
             if not found:
                 return 0
             moved = Workflow.objects.using(using).filter(pk__in=[row[0] for row in found])
@@ -84,7 +92,7 @@ class WorkflowQuerySet(models.QuerySet["Workflow"]):
         return count
 
 
-def _tell(using: str, found: list[tuple[int, str, int | None, str]], *, ended: bool) -> None:
+def _tell(using: str, found: Sequence[Moved], *, ended: bool) -> None:
     if ended:
         rows = [(pk, workflow_id, parent) for pk, workflow_id, parent, _ in found]
         signals.workflows_ended.send_robust(Workflow, using=using, rows=rows)
@@ -99,7 +107,7 @@ class Workflow(models.Model):
     STATUSES: ClassVar = [(status.value, status.value) for status in states.WorkflowStatusString]
 
     id = models.BigAutoField(primary_key=True)
-    workflow_id = models.CharField(max_length=255, unique=True)
+    workflow_id = models.CharField(max_length=255)
     name = models.CharField(max_length=255)
     status = models.CharField(max_length=32, choices=STATUSES)
     queue = models.CharField(max_length=255, blank=True, default="")
@@ -110,7 +118,9 @@ class Workflow(models.Model):
     error = models.TextField(null=True, blank=True)
 
     attempt = models.IntegerField(default=0, help_text="Grows with every claim; the fence.")
-    recoveries = models.IntegerField(default=0, help_text="Times a dead worker's run was taken over.")
+    recoveries = models.IntegerField(
+        default=0, help_text="Times a dead worker's run was taken over."
+    )
     worker = models.ForeignKey(
         "durable_workflows.Worker",
         null=True,
@@ -175,6 +185,9 @@ class Workflow(models.Model):
             models.Index(fields=["parent"], name="dw_parent", condition=Q(parent__isnull=False)),
         ]
         constraints = [
+            # Not unique=True on the column: PostgreSQL would get a second index for LIKE,
+            # which every claim and outcome would write too.
+            models.UniqueConstraint(fields=["workflow_id"], name="dw_workflow_id"),
             models.UniqueConstraint(
                 fields=["queue", "deduplication_id"],
                 name="dw_deduplication",
@@ -210,4 +223,3 @@ class Workflow(models.Model):
 
     def _row(self) -> WorkflowQuerySet:
         return Workflow.objects.using(self._state.db).filter(pk=self.pk)
-

@@ -42,6 +42,7 @@ Plan = list[tuple[str, int, str]]  # queue, how many at most, of which status ("
 
 class Store(ABC):
     supports_notify = False
+    pens = 2  # connections that write at the same time to any good
 
     # -- where -------------------------------------------------------------
 
@@ -52,6 +53,9 @@ class Store(ABC):
     @abstractmethod
     def close(self) -> None:
         """Give the connection back, if it is the store's own."""
+
+    def hang_up(self) -> None:  # noqa: B027 (most stores have nothing to close)
+        """Close the calling thread's connection, unless a transaction is open on it."""
 
     def openings(self) -> int:
         """Return how often the store's own connection was opened; 0 on the caller's."""
@@ -87,7 +91,7 @@ class Store(ABC):
 
     # -- hints -------------------------------------------------------------
 
-    def notify(self, channel: str) -> None:
+    def notify(self, channel: str) -> None:  # noqa: B027 (most databases can't)
         """Ring a channel in every process that listens; nothing where the database can't."""
 
     def listen(self, channels: Sequence[str]) -> bool:
@@ -209,9 +213,7 @@ class Store(ABC):
         return ""
 
     @abstractmethod
-    def beat(
-        self, worker: int, *, backend: str | None = None, now: datetime | None = None
-    ) -> Beat:
+    def beat(self, worker: int, *, backend: str | None = None, now: datetime | None = None) -> Beat:
         """Renew the lease of a worker that is still live, and count what it owns.
 
         `backend` is a new presence() after a reconnection; None leaves the recorded one.
@@ -241,7 +243,12 @@ class Store(ABC):
 
     @abstractmethod
     def rescue(
-        self, limits: dict[str, int | None], limit: int, batch: int, *, now: datetime | None = None
+        self,
+        limits: dict[str, int | None],
+        limit: int | None,
+        batch: int,
+        *,
+        now: datetime | None = None,
     ) -> list[Rescued]:
         """Take up to `batch` workflows from workers that are not live.
 
@@ -252,7 +259,7 @@ class Store(ABC):
 
     @abstractmethod
     def wake_due(self, batch: int, *, now: datetime | None = None) -> int:
-        """Look at rows whose wake_at has come; make ready or push on. Returns how many were seen."""
+        """Look at rows whose wake_at has come, make ready or push on; return how many were seen."""
 
     @abstractmethod
     def next_due(self, *, now: datetime | None = None) -> float | None:
@@ -286,9 +293,9 @@ def by_kind(
     outcomes: list[OutcomeEntry] = []
     waits: list[WaitEntry] = []
     for entry in entries:
-        if type(entry) is StepEntry:
+        if isinstance(entry, StepEntry):
             (starts if entry.children else steps).append(entry)
-        elif type(entry) is OutcomeEntry:
+        elif isinstance(entry, OutcomeEntry):
             outcomes.append(entry)
         else:
             waits.append(entry)

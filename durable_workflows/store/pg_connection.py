@@ -26,7 +26,9 @@ GUCS = {
 }
 OPTIONS = " ".join(f"-c {name}={value}" for name, value in GUCS.items())
 # A pooler refuses start-up options, and a setting would outlive the batch: per transaction then.
-LOCAL = "SELECT " + ", ".join(f"set_config('{name}', '{value}', true)" for name, value in GUCS.items())
+LOCAL = "SELECT " + ", ".join(
+    f"set_config('{name}', '{value}', true)" for name, value in GUCS.items()
+)
 
 DISCONNECTS = (
     psycopg.OperationalError,  # also: "the connection is closed", server gone, starting up
@@ -54,19 +56,30 @@ def is_pooled(raw: Any) -> bool:
 def connect(using: str) -> Any:
     """Open a connection with the parameters of the alias: autocommit, prepared where allowed."""
     params = connections[using].get_connection_params()
-    for name in ("cursor_factory", "context", "prepare_threshold", "server_side_binding"):
+    for name in ("cursor_factory", "context", "prepare_threshold", "server_side_binding", "pool"):
         params.pop(name, None)
-    params.pop("pool", None)
-    wanted = " ".join(filter(None, [params.pop("options", ""), OPTIONS]))
+    given = params.pop("options", "")
+    wanted = f"{given} {OPTIONS}".strip()
     try:
-        raw = psycopg.connect(**params, options=wanted, autocommit=True, prepare_threshold=0)
-        raw.durable_workflows_pooled = False  # type: ignore[attr-defined]
+        raw = psycopg.connect(**params, options=wanted, autocommit=True, prepare_threshold=None)
     except psycopg.OperationalError as error:
         if "unsupported startup parameter" not in str(error):
             raise
+        if given:
+            params["options"] = given
         raw = psycopg.connect(**params, autocommit=True, prepare_threshold=None)
-        raw.durable_workflows_pooled = True  # type: ignore[attr-defined]
+    raw.durable_workflows_pooled = _is_behind_pooler(raw)  # type: ignore[attr-defined]
+    if not is_pooled(raw):
+        raw.prepare_threshold = 0
     return raw
+
+
+def _is_behind_pooler(raw: Any) -> bool:
+    """Ask the server itself: a pooler may swallow start-up options without a word."""
+    pid, seqscan = raw.execute(
+        "SELECT pg_backend_pid(), current_setting('enable_seqscan')"
+    ).fetchone()
+    return bool(pid != raw.info.backend_pid or seqscan != "off")
 
 
 def disconnect(raw: Any) -> None:

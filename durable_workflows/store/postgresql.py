@@ -21,13 +21,14 @@ from durable_workflows.core.records import (
     WaitEntry,
 )
 from durable_workflows.store import pg_connection
+from durable_workflows.store.base import Plan
 from durable_workflows.store.pg_connection import ints, texts
 from durable_workflows.store.session import Borrowed, Owned, Statement
-from durable_workflows.store.sql import FINAL, READY, Dump, Plan, SQLStore, named
+from durable_workflows.store.sql import FINAL, READY, Dump, SQLStore, named
 
 NOW = "COALESCE(%s::timestamptz, clock_timestamp())"
 
-# The columns of a new workflow, in the order of _new_row().
+# The columns of a new workflow, in the order of new_row().
 NEW = (
     "workflow_id, name, status, queue, priority, input, wake_at, timeout, deduplication_id,"
     " queue_partition_key, parent_id, parent_position, attributes, authenticated_user, app_version,"
@@ -36,14 +37,17 @@ NEW = (
 CREATE = f"""
 INSERT INTO {{workflow}} ({NEW})
 VALUES (%s, %s, %s, %s, %s, %s,
-        {NOW} + %s::float8 * interval '1 second', %s::float8, %s, %s, %s::bigint, %s::int, %s::jsonb, %s, %s, 0, 0, '', {NOW}, {NOW})
+        {NOW} + %s::float8 * interval '1 second', %s::float8, %s, %s, %s::bigint, %s::int,
+        %s::jsonb, %s, %s, 0, 0, '', {NOW}, {NOW})
 ON CONFLICT (workflow_id) DO NOTHING RETURNING id
 """
 CLAIMED = """w.id, w.workflow_id, w.name, w.queue, w.input, w.attempt, w.worker_id, w.recoveries,
     w.parent_id, w.waits, w.authenticated_user"""
 THERE = "SELECT id, workflow_id, name FROM {workflow} WHERE workflow_id = ANY (%s::text[])"
-ROWS = """unnest(%s::text[], %s::text[], %s::text[], %s::text[], %s::int[], %s::text[], %s::float8[],
-    %s::float8[], %s::text[], %s::text[], %s::bigint[], %s::int[], %s::text[], %s::text[], %s::text[])
+ROWS = """unnest(
+        %s::text[], %s::text[], %s::text[], %s::text[], %s::int[], %s::text[], %s::float8[],
+        %s::float8[], %s::text[], %s::text[], %s::bigint[], %s::int[], %s::text[], %s::text[],
+        %s::text[])
     AS n(workflow_id, name, status, queue, priority, input, delay, timeout, deduplication_id,
          partition_key, parent, position, attributes, who, version)"""
 NEW_VALUES = f"""n.workflow_id, n.name, n.status, n.queue, n.priority, n.input,
@@ -76,7 +80,7 @@ SET worker_id = %s, attempt = w.attempt + 1, status = 'PENDING', executor_id = %
     dequeued_at = CASE WHEN w.queue = '' THEN NULL ELSE COALESCE(w.dequeued_at, {NOW}) END,
     deadline = COALESCE(w.deadline, {NOW} + w.timeout * interval '1 second')
 WHERE w.id = ANY (ARRAY(SELECT id FROM picked))
-RETURNING {CLAIMED}
+RETURNING {CLAIMED}, w.priority
 """
 CLAIM_ONE = f"""
 UPDATE {{workflow}} w
@@ -90,12 +94,16 @@ RETURNING {CLAIMED}
 """
 # Locked one after the other by id, before anything is counted: the count in the next
 # statement sees what the last holder claimed.
-LOCK_QUEUES = """
+LOCK_QUEUES = (
+    """
 SELECT q.name FROM {queue} q
 WHERE q.name = ANY (%s::text[])
-  AND EXISTS (SELECT 1 FROM {workflow} w WHERE w.queue = q.name AND """ + READY + """)
+  AND EXISTS (SELECT 1 FROM {workflow} w WHERE w.queue = q.name AND """
+    + READY
+    + """)
 ORDER BY q.id FOR NO KEY UPDATE OF q
 """
+)
 LOADS = """
 SELECT queue, count(*) FILTER (WHERE worker_id = %s), count(*) FROM {workflow}
 WHERE worker_id IS NOT NULL AND queue = ANY (%s::text[]) GROUP BY queue
@@ -177,8 +185,10 @@ SET waits = COALESCE(t.waits, w.waits), updated_at = {NOW},
 FROM t WHERE w.id = t.id RETURNING w.id
 """
 GUARD = """
-SELECT 1 FROM {workflow} WHERE id = %s AND attempt = %s AND worker_id = %s AND status = 'PENDING'
-FOR KEY SHARE
+SELECT 1 FROM (
+    SELECT attempt, worker_id, status FROM {workflow} WHERE id = %s OFFSET 0 FOR KEY SHARE
+) w
+WHERE attempt = %s AND worker_id = %s AND status = 'PENDING'
 """
 READ_STEP = """
 SELECT position, name, kind, output, error, child, attempt FROM {step}
@@ -188,18 +198,22 @@ READ_FENCE = "SELECT attempt, worker_id, status FROM {workflow} WHERE id = %s"
 
 LOOK = f"""
 WITH due AS MATERIALIZED (
-    SELECT w.id FROM {{workflow}} w
-    WHERE w.id = ANY (%s::bigint[]) AND w.worker_id IS NULL AND w.wake_at IS NOT NULL
+    SELECT w.id FROM unnest(%s::bigint[]) AS e(id) CROSS JOIN LATERAL (
+        SELECT w.id, w.worker_id, w.wake_at, w.status, w.waits FROM {{workflow}} w
+        WHERE w.id = e.id OFFSET 0
+    ) w
+    WHERE w.worker_id IS NULL AND w.wake_at IS NOT NULL
       AND w.status = 'PENDING' AND w.waits <> '' AND EXISTS (
         SELECT 1 FROM jsonb_each(w.waits::jsonb) AS one(position, wait)
         WHERE (wait ->> 'until')::float8 <= extract(epoch FROM {NOW})
            OR EXISTS (SELECT 1 FROM jsonb_array_elements_text(wait -> 'what') AS what(id)
                       JOIN {{workflow}} c ON c.workflow_id = what.id AND c.status IN {FINAL}))),
 free AS MATERIALIZED (
-    SELECT w.id FROM {{workflow}} w
-    WHERE w.id = ANY (ARRAY(SELECT id FROM due)) AND w.worker_id IS NULL
-      AND w.wake_at IS NOT NULL AND w.status = 'PENDING'
-    ORDER BY w.id FOR NO KEY UPDATE SKIP LOCKED),
+    SELECT w.id FROM due CROSS JOIN LATERAL (
+        SELECT w.id, w.worker_id, w.wake_at, w.status FROM {{workflow}} w
+        WHERE w.id = due.id OFFSET 0 FOR NO KEY UPDATE SKIP LOCKED
+    ) w
+    WHERE w.worker_id IS NULL AND w.wake_at IS NOT NULL AND w.status = 'PENDING'),
 woken AS (
     UPDATE {{workflow}} SET wake_at = NULL, updated_at = {NOW}
     WHERE id = ANY (ARRAY(SELECT id FROM free)) RETURNING id)
@@ -293,10 +307,14 @@ ORDER BY w.wake_at LIMIT %s FOR NO KEY UPDATE SKIP LOCKED
 """
 # updated_at stays: it tells since when the row waits.
 SET_WAKE = f"""
-UPDATE {{workflow}} w SET status = e.status, wake_at = {NOW} + e.seconds * interval '1 second'
+UPDATE {{workflow}} w
+SET status = CASE WHEN e.status = 'ENQUEUED' AND w.queue = '' THEN 'PENDING' ELSE e.status END,
+    wake_at = {NOW} + e.seconds * interval '1 second'
 FROM unnest(%s::bigint[], %s::text[], %s::float8[]) AS e(id, status, seconds) WHERE w.id = e.id
 """
-NEXT_DUE = f"SELECT extract(epoch FROM min(wake_at) - {NOW})::float8 FROM {{workflow}} WHERE wake_at IS NOT NULL"
+NEXT_DUE = f"""
+SELECT extract(epoch FROM min(wake_at) - {NOW})::float8 FROM {{workflow}} WHERE wake_at IS NOT NULL
+"""
 RELEASE = f"""
 UPDATE {{workflow}} SET worker_id = NULL, wake_at = NULL, updated_at = {NOW} WHERE id = ANY (ARRAY(
     SELECT id FROM {{workflow}} WHERE id = ANY (%s::bigint[]) AND worker_id = %s
@@ -318,7 +336,8 @@ WHERE queue IS NOT NULL AND NOT EXISTS (SELECT 1 FROM {{queue}} q WHERE q.name =
 DECLARE = """
 INSERT INTO {queue} (name, concurrency, worker_concurrency, hold, paused)
 SELECT d.name, d.concurrency, d.worker_concurrency, d.hold = 1, false
-FROM unnest(%s::text[], %s::int[], %s::int[], %s::int[]) AS d(name, concurrency, worker_concurrency, hold)
+FROM unnest(%s::text[], %s::int[], %s::int[], %s::int[])
+    AS d(name, concurrency, worker_concurrency, hold)
 ON CONFLICT (name) DO UPDATE SET concurrency = EXCLUDED.concurrency,
     worker_concurrency = EXCLUDED.worker_concurrency, hold = EXCLUDED.hold
 WHERE ({queue}.concurrency, {queue}.worker_concurrency, {queue}.hold) IS DISTINCT FROM
@@ -327,10 +346,6 @@ WHERE ({queue}.concurrency, {queue}.worker_concurrency, {queue}.hold) IS DISTINC
 OUTCOMES_PATIENT = OUTCOMES.replace(" SKIP LOCKED", "")
 WAITS_PATIENT = WAITS.replace(" SKIP LOCKED", "")
 LOOK_PATIENT = LOOK.replace(" SKIP LOCKED", "")
-
-
-def moment(epoch: float | None) -> datetime | None:
-    return None if epoch is None else datetime.fromtimestamp(epoch, UTC)
 
 
 class PostgreSQLStore(SQLStore):
@@ -363,14 +378,30 @@ class PostgreSQLStore(SQLStore):
         return not pg_connection.is_pooled(self.session.ready())
 
     def fileno(self) -> int | None:
-        raw = self.session.ready()
+        raw = self._ready()
         return None if raw is None or pg_connection.is_pooled(raw) else int(raw.fileno())
 
     def heard(self) -> bool:
-        raw = self.session.ready()
+        raw = self._ready()
         return raw is None or pg_connection.heard(raw)
 
+    def _ready(self) -> Any:
+        return self.session.ready() if isinstance(self.session, Owned) else None
+
     # -- running -----------------------------------------------------------
+
+    def _was_idle_too_long(self, error: BaseException) -> bool:
+        """Code 25P03; sent when the connection is cut, and met by whatever runs next."""
+        cause: BaseException | None = error
+        while cause is not None:
+            if getattr(cause, "sqlstate", None) == "25P03":
+                return True
+            cause = cause.__cause__
+        return False
+
+    def _was_broken(self, error: BaseException) -> bool:
+        """Code 25P02: a statement in a transaction that an earlier one has broken."""
+        return getattr(error.__cause__, "sqlstate", None) == "25P02"
 
     def _limit_idle(self, max_idle: float) -> None:
         self.session.execute(
@@ -395,9 +426,11 @@ class PostgreSQLStore(SQLStore):
             places, rooms, statuses = zip(*plan, strict=True)
             params = [texts(places), ints(rooms), texts(statuses), texts(names), worker, asked]
             params += [worker, executor_id, app_version, now, now, now]
-            return [
-                Claim(*row[:10], user=row[10]) for row in execute(self.sql["CLAIM"], params).rows
-            ]
+            rows = execute(self.sql["CLAIM"], params).rows
+            # An UPDATE returns its rows in any order; those that were picked first begin first.
+            rank = {place: number for number, place in enumerate(places)}
+            rows.sort(key=lambda row: (rank[row[3]], row[11], row[0]))
+            return [Claim(*row[:11]) for row in rows]
 
         if any(queue.limited for queue in queues):
             claims = self.session.unit(
@@ -423,9 +456,7 @@ class PostgreSQLStore(SQLStore):
         rows = self.session.execute(self.sql["PRESENCE"]).rows
         return str(rows[0][0]) if rows else ""
 
-    def beat(
-        self, worker: int, *, backend: str | None = None, now: datetime | None = None
-    ) -> Beat:
+    def beat(self, worker: int, *, backend: str | None = None, now: datetime | None = None) -> Beat:
         params = [now, backend, worker, worker, now]
         renewed, owned, moment = self.session.execute(self.sql["BEAT"], params).rows[0]
         return Beat(bool(renewed), owned, moment)
@@ -446,7 +477,9 @@ class PostgreSQLStore(SQLStore):
     def _rows(self, rows: Sequence[Sequence[Any]], *columns: Dump) -> list[str]:
         return [dump(column) for dump, column in zip(columns, zip(*rows, strict=True), strict=True)]
 
-    _moment = staticmethod(moment)
+    @staticmethod
+    def _moment(value: float | None) -> datetime | None:
+        return None if value is None else datetime.fromtimestamp(value, UTC)
 
     def _step_rows(self, entries: list[StepEntry]) -> list[str]:
         return [

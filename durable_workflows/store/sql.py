@@ -32,8 +32,8 @@ from durable_workflows.core.records import (
     WaitEntry,
     WorkerFacts,
 )
+from durable_workflows.errors import StepIdleTooLong, WrongPlace
 from durable_workflows.models import Workflow, WorkflowQuerySet
-from durable_workflows.errors import WrongPlace
 from durable_workflows.store.base import (
     Answer,
     Fence,
@@ -79,6 +79,12 @@ def named(statements: dict[str, Any], **tables: str) -> dict[str, str]:
     }
 
 
+BROKEN = (
+    "The body of an atomic step caught a database error that had broken its transaction. "
+    "Put the failing part into a transaction.atomic() of its own."
+)
+
+
 class SQLStore(Store):
     # How the values of one column travel in one parameter.
     ints: Dump
@@ -101,6 +107,11 @@ class SQLStore(Store):
     def close(self) -> None:
         self.session.close()
 
+    def hang_up(self) -> None:
+        connection = connections[self.session.using]
+        if not connection.in_atomic_block:
+            connection.close()
+
     def version(self) -> str:
         return str(self.session.execute(self.sql["VERSION"]).rows[0][0])
 
@@ -109,13 +120,16 @@ class SQLStore(Store):
 
     def in_transaction(self) -> bool:
         blocks = connections[self.session.using].atomic_blocks
-        return any(not block._from_testcase for block in blocks)
+        return bool(blocks) and not all(_is_testcases(block) for block in blocks)
 
     def in_test(self) -> bool:
         blocks = connections[self.session.using].atomic_blocks
-        return any(block._from_testcase for block in blocks)
+        return any(_is_testcases(block) for block in blocks)
 
     def transaction(self) -> AbstractContextManager[None]:
+        if self.session.owned:
+            # Its statements would run outside, on SQLite even wait for it for ever.
+            raise TypeError("A transaction block is for the store of the caller's connection.")
         return transaction.atomic(using=self.session.using)
 
     @contextmanager
@@ -128,17 +142,29 @@ class SQLStore(Store):
             stack.enter_context(transaction.atomic(using=self.session.using))
             raw, depth = connection.connection, len(connection.atomic_blocks)
             self._limit_idle(max_idle)
-            yield
+            try:
+                yield
+            except Exception as error:
+                if self._was_idle_too_long(error):
+                    raise StepIdleTooLong(max_idle) from error
+                if self._was_broken(error):
+                    raise WrongPlace(BROKEN) from error
+                raise
             if connection.connection is not raw or len(connection.atomic_blocks) != depth:
                 raise WrongPlace(
                     "The body of an atomic step closed the connection or the transaction it runs "
                     "in. Leave both to the step, or use a plain @step."
                 )
             if connection.needs_rollback:
-                raise WrongPlace(
-                    "The body of an atomic step caught a database error that had broken its "
-                    "transaction. Put the failing part into a transaction.atomic() of its own."
-                )
+                raise WrongPlace(BROKEN)
+
+    def _was_idle_too_long(self, error: BaseException) -> bool:
+        """Return whether an error says that the database ended an idle transaction."""
+        return False
+
+    def _was_broken(self, error: BaseException) -> bool:
+        """Return whether an error only says that an earlier one has broken the transaction."""
+        return False
 
     def _limit_idle(self, max_idle: float) -> None:
         """End the transaction by itself if it stays idle so long, where the database can."""
@@ -156,16 +182,14 @@ class SQLStore(Store):
     ) -> list[Created]:
         if len(rows) == 1:
             values = new_row(rows[0])
-            found = execute(
-                self.sql["CREATE"], [*values[:6], now, *values[6:], now, now]
-            ).rows
+            found = execute(self.sql["CREATE"], [*values[:6], now, *values[6:], now, now]).rows
             made = {values[0]: found[0][0]} if found else {}
         else:
             result = execute(self.sql["CREATE_MANY"], [now, now, now, *self._new_rows(rows)])
             made = {workflow_id: id for id, workflow_id in result.rows}
         missing = [row.workflow_id for row in rows if row.workflow_id not in made]
         known = execute(self.sql["THERE"], [self.texts(missing)]).rows if missing else []
-        there = {row[1]: Created(*row, fresh=False) for row in known}
+        there = {row[1]: Created(row[0], row[1], row[2], False) for row in known}
         return [
             Created(made[row.workflow_id], row.workflow_id, row.name, True)
             if row.workflow_id in made
@@ -185,7 +209,7 @@ class SQLStore(Store):
     ) -> Claim | None:
         params = [worker, executor_id, now, now, now, workflow_id]
         rows = self.session.execute(self.sql["CLAIM_ONE"], params).rows
-        return self._with_history([Claim(*rows[0][:10], user=rows[0][10])])[0] if rows else None
+        return self._with_history([Claim(*rows[0])])[0] if rows else None
 
     def write(
         self, entries: Sequence[Entry], *, patient: bool = False, now: datetime | None = None
@@ -225,9 +249,7 @@ class SQLStore(Store):
     def guard_step(self, id: int, attempt: int, worker: int) -> bool:
         return bool(self.session.execute(self.sql["GUARD"], [id, attempt, worker]).rows)
 
-    def _plan(
-        self, execute: Execute, worker: int, queues: Sequence[QueueView], asked: int
-    ) -> Plan:
+    def _plan(self, execute: Execute, worker: int, queues: Sequence[QueueView], asked: int) -> Plan:
         """Return how many may be taken where; locks the rows of queues with limits."""
         limited = [queue.name for queue in queues if queue.limited]
         loads: dict[str, Load] = {}
@@ -297,7 +319,7 @@ class SQLStore(Store):
 
     def _read_fence(self, id: int) -> Fence | None:
         rows = self.session.execute(self.sql["READ_FENCE"], [id]).rows
-        return rows[0] if rows else None  # type: ignore[return-value]
+        return rows[0] if rows else None
 
     # -- reading -----------------------------------------------------------
 
@@ -345,7 +367,7 @@ class SQLStore(Store):
         return self.session.execute(self.sql["RELEASE"], [now, self.ints(ids), worker]).rowcount
 
     def fates(self, ids: Sequence[int]) -> dict[int, str]:
-        return dict(self.session.execute(self.sql["FATES"], [self.ints(ids)]).rows)  # type: ignore[arg-type]
+        return dict(self.session.execute(self.sql["FATES"], [self.ints(ids)]).rows)
 
     # -- people ------------------------------------------------------------
 
@@ -386,9 +408,7 @@ class SQLStore(Store):
                     table[waits.RESTING] = waits.Wait("rest", until=instant + rest)
                 status = states.GIVEN_UP if given_up else states.PENDING
                 changes.append((id, status, verdict.recoveries, waits.encode(table), rest))
-                rescued.append(
-                    Rescued(id, workflow_id, name, verdict.recoveries, given_up, parent)
-                )
+                rescued.append(Rescued(id, workflow_id, name, verdict.recoveries, given_up, parent))
             if changes:
                 self._hand_on(execute, changes, now)
             return rescued
@@ -401,7 +421,8 @@ class SQLStore(Store):
             tables = [(id, status, waits.decode(text), since) for id, status, text, since in due]
             names = set().union(*(waits.named(table) for _, _, table, _ in tables))
             ended = self._ended(execute, sorted(names)) if names else {}
-            changes, pushed = [], []
+            changes: list[tuple[Any, ...]] = []
+            pushed = []
             for id, status, table, since in tables:
                 after = states.ENQUEUED if status == states.DELAYED else status
                 if waits.fulfilled(table, now=instant, ended=ended):
@@ -471,6 +492,11 @@ class SQLStore(Store):
 
     def busy(self) -> bool:
         return bool(self.session.execute(self.sql["BUSY"]).rows[0][0])
+
+
+def _is_testcases(block: Any) -> bool:
+    """Return whether an atomic block is the one that Django's TestCase puts around a test."""
+    return bool(block._from_testcase)
 
 
 WRITES = ("INSERT", "UPDATE", "DELETE", "MERGE", "REPLACE", "COPY")

@@ -23,13 +23,13 @@ from durable_workflows.core.records import (
     WaitEntry,
 )
 from durable_workflows.store import sqlite_connection
+from durable_workflows.store.base import Plan
 from durable_workflows.store.session import Borrowed, Owned, Statement
 from durable_workflows.store.sql import (
     FINAL,
     READY,
     Dump,
     Execute,
-    Plan,
     SQLStore,
     named,
     new_row,
@@ -102,8 +102,8 @@ RETURNING {CLAIMED}
 """
 # Before the write lock is taken: an idle worker's polling must not hold up who writes.
 ANY_READY = f"""
-SELECT EXISTS (SELECT 1 FROM {{workflow}} w
-               WHERE w.queue IN (SELECT value FROM json_each(?)) AND {READY})
+SELECT EXISTS (SELECT 1 FROM json_each(?) q WHERE EXISTS (
+    SELECT 1 FROM {{workflow}} w WHERE w.queue = q.value AND {READY}))
 """
 LIVE = "SELECT 1 FROM {worker} WHERE id = ? AND state = 'live'"
 # Rides dw_ready, one short range per queue.
@@ -132,14 +132,15 @@ SELECT queue, count(*) FILTER (WHERE worker_id = ?), count(*) FROM {workflow}
 WHERE worker_id IS NOT NULL AND queue IN (SELECT value FROM json_each(?)) GROUP BY queue
 """
 # Those that execute, and those that wait: an index each.
+# NOT (queue = ''): a partial index is used where its condition stands as it was made.
 HELD = """
 SELECT queue, sum(here), sum(held) FROM (
     SELECT queue, count(*) FILTER (WHERE worker_id = ?) AS here, count(*) AS held FROM {workflow}
     WHERE worker_id IS NOT NULL AND queue IN (SELECT value FROM json_each(?)) GROUP BY queue
     UNION ALL
     SELECT queue, 0, count(*) FROM {workflow}
-    WHERE status = 'PENDING' AND worker_id IS NULL AND queue <> '' AND queue IN (SELECT value FROM json_each(?))
-    GROUP BY queue
+    WHERE status = 'PENDING' AND worker_id IS NULL AND NOT (queue = '')
+      AND queue IN (SELECT value FROM json_each(?)) GROUP BY queue
 ) counted GROUP BY queue
 """
 HISTORY = """
@@ -165,14 +166,15 @@ CROSS JOIN (SELECT {NOW} AS now) t
 WHERE true ON CONFLICT DO NOTHING
 RETURNING workflow_id, position
 """
-# Runs after STEPS in the same transaction. No step row of this attempt, no children;
-# a row that was there before has its children: they were made with it.
+# Runs before STEPS in the same transaction, under the same conditions: where no fresh
+# step row will be, no children are made.
 CHILDREN = f"""
 INSERT INTO {{workflow}} ({NEW})
-SELECT {NEW_VALUES} FROM {rows(*NEW_COLUMNS, "attempt")} n
-CROSS JOIN {{step}} s
-    ON s.workflow_id = n.parent AND s.position = n.position AND s.attempt = n.attempt
-WHERE true ON CONFLICT (workflow_id) DO NOTHING
+SELECT {NEW_VALUES} FROM {rows(*NEW_COLUMNS, "attempt", "worker")} n
+CROSS JOIN {{workflow}} w ON w.id = n.parent AND {FENCE.replace("e.", "n.")}
+WHERE NOT EXISTS (SELECT 1 FROM {{step}} s
+                  WHERE s.workflow_id = n.parent AND s.position = n.position)
+ON CONFLICT (workflow_id) DO NOTHING
 """
 OUTCOMES = f"""
 WITH e AS {rows("id", "attempt", "worker", "status", "output", "error")}
@@ -246,6 +248,7 @@ WHERE state = 'live' AND beat_at < {after_now("-lease_seconds")}
   AND (lease_seconds > ? OR lease_seconds < ?)
 RETURNING id
 """
+# The unary plus: in the order of ids the planner would read the whole table.
 STRANDED = f"""
 SELECT w.id, w.workflow_id, w.name, w.recoveries, w.waits, w.parent_id,
        EXISTS (SELECT 1 FROM {{step}} s WHERE s.workflow_id = w.id AND s.attempt = w.attempt),
@@ -253,7 +256,7 @@ SELECT w.id, w.workflow_id, w.name, w.recoveries, w.waits, w.parent_id,
 FROM {{workflow}} w
 WHERE w.worker_id IS NOT NULL AND w.status = 'PENDING'
   AND NOT EXISTS (SELECT 1 FROM {{worker}} k WHERE k.id = w.worker_id AND k.state = 'live')
-ORDER BY w.id LIMIT ?
+ORDER BY +w.id LIMIT ?
 """
 HAND_ON = f"""
 UPDATE {{workflow}} AS w
@@ -270,7 +273,9 @@ ORDER BY w.wake_at LIMIT ?
 """
 # updated_at stays: it tells since when the row waits.
 SET_WAKE = f"""
-UPDATE {{workflow}} AS w SET status = e.status, wake_at = {after_now("e.seconds")}
+UPDATE {{workflow}} AS w
+SET status = CASE WHEN e.status = 'ENQUEUED' AND w.queue = '' THEN 'PENDING' ELSE e.status END,
+    wake_at = {after_now("e.seconds")}
 FROM {rows("id", "status", "seconds")} e WHERE w.id = e.id
 """
 NEXT_DUE = f"""
@@ -307,6 +312,7 @@ encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
 class SQLiteStore(SQLStore):
+    pens = 1  # a second one would only wait for its turn
     ints = texts = staticmethod(encode)
 
     def __init__(self, session: Borrowed | Owned, sql: dict[str, str]):
@@ -342,7 +348,7 @@ class SQLiteStore(SQLStore):
                 return []
             params = [worker, executor_id, app_version, now, now, now, encode(ids)]
             taken = {row[0]: row for row in execute(self.sql["CLAIM"], params).rows}
-            return [Claim(*taken[id][:10], user=taken[id][10]) for id in ids]
+            return [Claim(*taken[id]) for id in ids]
 
         places = encode([queue.name for queue in queues])
         if not self.session.execute(self.sql["ANY_READY"], [places]).rows[0][0]:
@@ -361,11 +367,13 @@ class SQLiteStore(SQLStore):
 
     def _starts(self, entries: list[StepEntry], now: datetime | None) -> list[Statement]:
         children = [
-            (*new_row(child), entry.attempt) for entry in entries for child in entry.children
+            (*new_row(child), entry.attempt, entry.worker)
+            for entry in entries
+            for child in entry.children
         ]
         return [
-            (self.sql["STEPS"], [*self._step_rows(entries), now]),
             (self.sql["CHILDREN"], [now, now, now, encode(children)]),
+            (self.sql["STEPS"], [*self._step_rows(entries), now]),
         ]
 
     def look(
@@ -376,9 +384,7 @@ class SQLiteStore(SQLStore):
 
     # -- workers -----------------------------------------------------------
 
-    def beat(
-        self, worker: int, *, backend: str | None = None, now: datetime | None = None
-    ) -> Beat:
+    def beat(self, worker: int, *, backend: str | None = None, now: datetime | None = None) -> Beat:
         def work(execute: Execute) -> Beat:
             renewed = execute(self.sql["BEAT"], [now, backend, worker]).rowcount
             owned, moment = execute(self.sql["OWNED_NOW"], [now, worker]).rows[0]

@@ -8,6 +8,7 @@ writing transaction, where its commit would take a lock of the whole server.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import socket
@@ -56,10 +57,8 @@ class Listener:
         return bool(readable)
 
     def interrupt(self) -> None:
-        try:
+        with contextlib.suppress(OSError):  # full: it will wake anyway; closed: nobody waits
             self._waker.send(b"!")
-        except (BlockingIOError, OSError):
-            pass  # full: it will wake anyway; closed: nobody waits
 
     def close(self) -> None:
         self.store.close()
@@ -88,6 +87,7 @@ class Ringer:
         self._quiet_until: dict[str, float] = {}
         self._silence: dict[str, float] = {}
         self._due: dict[str, float] = {}
+        self._resting = False
         self._thread: threading.Thread | None = None
 
     def subscribe(self, channel: str, act: Callable[[], None]) -> None:
@@ -98,7 +98,7 @@ class Ringer:
         self._local[channel].remove(act)
 
     def ring(self, channel: str, *, via: Store | None = None) -> None:
-        """Ring here and elsewhere; `via` is a free store of the caller's that may notify at once."""
+        """Ring here and elsewhere; `via` is a store that the caller has free, to notify at once."""
         for act in self._local.get(channel, ()):
             act()
         if not self._notify:
@@ -114,17 +114,26 @@ class Ringer:
                 return
         via.notify(channel)
 
+    def rest(self) -> None:
+        """Ring what is due and end the thread, instead of after a while; return once it has."""
+        with self._condition:
+            thread = self._thread
+            if thread is None:
+                return
+            self._resting = True
+            self._condition.notify()
+        thread.join(1.0)
+
     def _hush(self, channel: str, now: float) -> None:
-        calm = now - self._quiet_until.get(channel, 0.0) > LONGEST_SILENCE
-        silence = FIRST_SILENCE if calm else min(LONGEST_SILENCE, 2 * self._silence[channel])
+        """Begin the silence after a notification: longer while ring follows ring."""
+        follows = now - self._quiet_until.get(channel, 0.0) < FIRST_SILENCE / 2
+        silence = min(LONGEST_SILENCE, 2 * self._silence[channel]) if follows else FIRST_SILENCE
         self._silence[channel] = silence
         self._quiet_until[channel] = now + silence
 
     def _start(self) -> None:
         if self._thread is None:
-            self._thread = threading.Thread(
-                target=self._serve, name="durable-ringer", daemon=True
-            )
+            self._thread = threading.Thread(target=self._serve, name="durable-ringer", daemon=True)
             self._thread.start()
         else:
             self._condition.notify()
@@ -149,7 +158,8 @@ class Ringer:
                         del self._due[channel]
                         self._hush(channel, now)
                     return due
-                if now >= idle_until and not self._due:
+                if not self._due and (self._resting or now >= idle_until):
+                    self._resting = False
                     self._thread = None
                     return None
                 self._condition.wait(min(self._due.values(), default=idle_until) - now)

@@ -279,11 +279,8 @@ class MemoryStore(Store):
         with self._lock:
             steps, starts, outcomes, suspended = by_kind(entries)
             at = self._at(now)
-            done = {
-                id(entry)
-                for entry in [*steps, *starts, *outcomes, *suspended]
-                if self._write_one(entry, at)
-            }
+            ordered: list[Entry] = [*steps, *starts, *outcomes, *suspended]
+            done = {id(entry) for entry in ordered if self._write_one(entry, at)}
             if len(done) == len(entries):
                 return None
             return [
@@ -414,9 +411,7 @@ class MemoryStore(Store):
             self.tables.workers[id] = Member(facts, lease, self._at(now))
             return id
 
-    def beat(
-        self, worker: int, *, backend: str | None = None, now: datetime | None = None
-    ) -> Beat:
+    def beat(self, worker: int, *, backend: str | None = None, now: datetime | None = None) -> Beat:
         with self._lock:
             live = self._is_live(worker)
             if live:
@@ -518,7 +513,7 @@ class MemoryStore(Store):
             due = sorted(due, key=lambda row: row.wake_at or at)[:batch]
             for row in due:
                 if row.status == states.DELAYED:
-                    row.status = states.ENQUEUED
+                    row.status = states.ENQUEUED if row.new.queue else states.PENDING
                 again = None
                 if not self._fulfilled(row, at):
                     table = waits.decode(row.waits)

@@ -39,7 +39,8 @@ def problems(orders: Orders) -> list[str]:
         declared = {queue.name for queue in here.registry.declared()}
         known = declared | set(here.store.queues())
         found += [
-            f"Queue {name!r} is neither declared in code nor a row; known: {', '.join(sorted(known)) or 'none'}."
+            f"Queue {name!r} is neither declared in code nor a row; known: "
+            f"{', '.join(sorted(known)) or 'none'}."
             for name in orders.queues
             if name not in known
         ]
@@ -48,8 +49,8 @@ def problems(orders: Orders) -> list[str]:
     most = here.store.most_connections()
     if most is not None and orders.connections > most * 2 // 3:
         found.append(
-            f"Up to {orders.connections} connections are more than two thirds of the server's {most}: "
-            "lower --threads, or raise max_connections."
+            f"Up to {orders.connections} connections are more than two thirds of the server's "
+            f"{most}: lower --threads, or raise max_connections."
         )
     return found
 

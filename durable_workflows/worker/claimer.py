@@ -8,7 +8,7 @@ import time
 from durable_workflows.core.records import Claim, QueueView
 from durable_workflows.engine.process import Process
 from durable_workflows.store.wakeup import READY, Listener
-from durable_workflows.worker.crew import Crew
+from durable_workflows.worker.crew import Colour, Crew
 from durable_workflows.worker.service import Service
 
 VIEWS_EVERY = 1.0  # seconds between two looks at the queues' rows and limits
@@ -31,24 +31,30 @@ class Claimer(Service):
 
     def tick(self) -> float:
         listener = self._listening()
-        claimed = 0
+        claimed, more = 0, False
         for colour in self.crew.colours():
-            asked = colour.asks()
-            if asked:
-                claims = self._claim(listener, colour.names(), asked)
-                if claims:
-                    self.crew.take(colour, claims)
-                    claimed += len(claims)
-                colour.filled = len(claims) == asked
+            claimed += self._fill(listener, colour)
+            more = more or (colour.filled and colour.asks() > 0)
         self.found_nothing = not claimed
-        if claimed:
-            return 0.0
-        return self.process.clock.jitter(self.process.settings.poll_seconds)
+        # A claim that got less than it asked for took all there was: what comes now rings.
+        return 0.0 if more else self.process.clock.jitter(self.process.settings.poll_seconds)
+
+    def _fill(self, listener: Listener, colour: Colour) -> int:
+        asked = colour.asks()
+        if not asked:
+            colour.filled = True  # not looked: there may be more, as far as is known
+            asked = colour.asks()
+        if not asked:
+            return 0
+        claims = self._claim(listener, colour.names(), asked)
+        colour.filled = len(claims) == asked
+        if claims:
+            self.crew.take(colour, claims)
+        return len(claims)
 
     def pause(self, seconds: float) -> None:
         assert self._listener is not None
-        if self._listener.wait(seconds):
-            self._views_at = min(self._views_at, time.monotonic() - VIEWS_EVERY / 4)
+        self._listener.wait(seconds)
 
     def interrupt(self) -> None:
         if self._listener is not None:
@@ -87,13 +93,16 @@ class Claimer(Service):
         version = self.process.registry.version
         if self._declared != version:
             self._declared = version
-            listener.store.declare_queues(self.process.registry.declared())
+            self.process.declare_all(listener.store)
             self._views_at = float("-inf")
         if time.monotonic() - self._views_at > VIEWS_EVERY:
             self._views = {"": QueueView(""), **listener.store.queues()}
             self._views_at = time.monotonic()
+            self.crew.limited = {name for name, view in self._views.items() if view.limited}
         views = [
-            view for name, view in self._views.items() if not name or self.only is None or name in self.only
+            view
+            for name, view in self._views.items()
+            if not name or self.only is None or name in self.only
         ]
         share = self.crew.share
         random.shuffle(views)

@@ -71,14 +71,16 @@ class Colour(Host):
             self.unsettled += 1
             self.crew.runs.pop(run.claim.id, None)
             self._count_end()
-            asks = self.asks()
-        if asks:
+            wanted = self.filled and self.asks() > 0
+        if wanted:
             self.crew.on_room()
 
     def freed(self, claim: Claim) -> None:
         with self.crew.lock:
             self.unsettled -= 1
             self.crew.drop(claim)
+        if claim.queue in self.crew.limited:
+            self.crew.on_room()  # its place counts as free only now
 
     def failed(self, claim: Claim) -> None:
         with self.crew.lock:
@@ -102,6 +104,7 @@ class Crew:
         self.claiming = True
         self.held: dict[int, Claim] = {}
         self.runs: dict[int, Run] = {}  # those whose function has begun and not ended
+        self.limited: set[str] = set()  # queues whose places are counted
         self.lock = threading.Lock()
         self.threads = Colour(self, registry, threads, is_async=False)
         self.tasks = Colour(self, registry, async_slots, is_async=True)

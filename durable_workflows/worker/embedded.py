@@ -23,9 +23,11 @@ def launch(
     WrongPlace if one runs here already.
     """
     here = process()
-    if here.embedded is not None and here.embedded.pid == os.getpid():
+    if here.has_worker:
         raise WrongPlace("launch() was called before in this process; call destroy() first.")
-    orders = Orders("embedded", None if queues is None else tuple(queues), threads, async_slots, grace)
+    orders = Orders(
+        "embedded", None if queues is None else tuple(queues), threads, async_slots, grace
+    )
     worker = Worker(here, orders)
     worker.start()
     here.embedded = worker

@@ -5,17 +5,26 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
 import threading
 import time
 from typing import Any
 
 from durable_workflows.engine.process import process
+from durable_workflows.worker.supervisor import SUPERVISED_BY
 from durable_workflows.worker.worker import Orders, Worker
 
 logger = logging.getLogger("durable_workflows.worker")
 
 IDLE_LOOKS = 3  # in a row, before a draining worker believes that it is done
 LOOK_EVERY = 0.1  # seconds
+ORPHANED_EVERY = 1.0  # seconds between two looks whether the supervisor still lives
+
+
+def orphaned() -> bool:
+    """Return whether this process's supervisor has died: nobody would stop it any more."""
+    supervisor = os.environ.get(SUPERVISED_BY)
+    return supervisor is not None and os.getppid() != int(supervisor)
 
 
 class Main:
@@ -34,15 +43,23 @@ class Main:
         self.listen_to_signals()
         self.worker.start()
         idle = 0
-        while not self._asked:
-            self._wake.wait(LOOK_EVERY if self.drain else None)
+        while not self._asked and not orphaned():
+            self._wake.wait(LOOK_EVERY if self.drain else ORPHANED_EVERY)
             if self.drain:
                 idle = idle + 1 if self.worker.idle else 0
-                if idle >= IDLE_LOOKS and self._nothing_left():
+                if idle >= IDLE_LOOKS:
                     break
         began = time.monotonic()
-        self.worker.stop(hurry=lambda: self._asked > 1)
-        logger.info("Worker %d ended after %.1f s", self.worker.crew.worker, time.monotonic() - began)
+        left = self.worker.stop(hurry=lambda: self._asked > 1)
+        logger.info(
+            "Worker %d ended after %.1f s", self.worker.crew.worker, time.monotonic() - began
+        )
+        if left and threading.current_thread() is threading.main_thread():
+            # The interpreter would wait for the threads of sync_to_async, whose steps are
+            # others' by now.
+            logging.shutdown()
+            sys.stdout.flush()
+            os._exit(0)
 
     def listen_to_signals(self) -> None:
         if threading.current_thread() is not threading.main_thread():
@@ -51,10 +68,6 @@ class Main:
         signal.signal(signal.SIGINT, self._stop)
         if hasattr(signal, "SIGQUIT"):
             signal.signal(signal.SIGQUIT, self._leave)
-
-    def _nothing_left(self) -> bool:
-        """Whether no workflow that this worker could take is ready, here or after others'."""
-        return self.worker.idle
 
     def _stop(self, number: int, _: Any) -> None:
         self._asked += 1

@@ -48,7 +48,9 @@ class Rescuer:
                     name=one.name,
                     recoveries=one.recoveries,
                 )
-        self._wake(store, sorted({r.parent for r in rescued if r.given_up and r.parent is not None}))
+        self._wake(
+            store, sorted({r.parent for r in rescued if r.given_up and r.parent is not None})
+        )
         return 0.0 if len(rescued) == BATCH else LOOK_EVERY
 
     def _wake(self, store: Store, parents: list[int]) -> None:

@@ -26,9 +26,7 @@ class Service:
         raise NotImplementedError
 
     def start(self) -> None:
-        self._thread = threading.Thread(
-            target=self._loop, name=f"durable-{self.name}", daemon=True
-        )
+        self._thread = threading.Thread(target=self._loop, name=f"durable-{self.name}", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:

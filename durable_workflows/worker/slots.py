@@ -18,14 +18,18 @@ from collections.abc import Sequence
 from contextvars import Context
 from dataclasses import replace
 from queue import Empty, SimpleQueue
+from typing import Any
 
 from asgiref.sync import SyncToAsync, ThreadSensitiveContext
 from django.db import connections
+from django.db.backends.signals import connection_created
+from django.dispatch import receiver
 
 from durable_workflows.core.records import Claim
 from durable_workflows.engine.execute import Host, aexecute, execute
-from durable_workflows.engine.leaving import NOBODY, equip
-from durable_workflows.engine.run import Run
+from durable_workflows.engine.here import here
+from durable_workflows.engine.leaving import NOBODY, equip, leave_behind
+from durable_workflows.engine.run import InStep, Run
 from durable_workflows.engine.runtime import Runtime
 
 logger = logging.getLogger("durable_workflows.worker")
@@ -43,8 +47,22 @@ def check_connections() -> None:
             connection.close_at = None  # kept, whatever CONN_MAX_AGE says
             if connection.errors_occurred or not connection.is_usable():
                 connection.close()
-        connection.force_debug_cursor = False
-        connection.queries_log.clear()
+
+
+@receiver(connection_created, dispatch_uid="durable_workflows.keep_no_log")
+def keep_no_log(connection: Any, **kwargs: Any) -> None:
+    """Drop what DEBUG would remember of each query: a worker lives for weeks."""
+    place = here.get()
+    run = place.run if isinstance(place, InStep) else place
+    if run is not None and run.runtime.suspends:
+        connection.queries_log = deque(maxlen=0)
+
+
+def close_broken() -> None:
+    """Close what a failed step left broken, so that its next try finds a fresh connection."""
+    for connection in connections.all(initialized_only=True):
+        if connection.errors_occurred and not connection.in_atomic_block:
+            connection.close_if_unusable_or_obsolete()
 
 
 class ThreadSlots:
@@ -71,7 +89,7 @@ class ThreadSlots:
 
     def withdraw(self) -> list[Claim]:
         """Take back what was claimed and no thread has begun."""
-        claims = []
+        claims: list[Claim] = []
         while True:
             try:
                 claim = self._queue.get_nowait()
@@ -83,8 +101,9 @@ class ThreadSlots:
     def close(self, timeout: float) -> None:
         for _ in self._threads:
             self._queue.put(None)
+        until = time.monotonic() + timeout
         for thread in self._threads:
-            thread.join(timeout)
+            thread.join(max(0.0, until - time.monotonic()))
 
     def _serve(self) -> None:
         checked_at = 0.0
@@ -122,7 +141,8 @@ class LoopSlots:
         self.loop = asyncio.new_event_loop()
         equip(self.loop)
         # Each is a thread of its own for sync_to_async; a run keeps one for its activation.
-        self._contexts = itertools.cycle([ThreadSensitiveContext() for _ in range(ORM_THREADS)])
+        self._orm = [ThreadSensitiveContext() for _ in range(ORM_THREADS)]
+        self._contexts = itertools.cycle(self._orm)
         self.runtime = replace(runtime, isolate=self._isolate)
         self._thread: threading.Thread | None = None
         self._backlog: deque[Claim] = deque()
@@ -138,7 +158,7 @@ class LoopSlots:
 
     def withdraw(self) -> list[Claim]:
         """Take back what was claimed and has not begun."""
-        claims = []
+        claims: list[Claim] = []
         while self._backlog:
             try:
                 claims.append(self._backlog.pop())
@@ -151,7 +171,17 @@ class LoopSlots:
             self.loop.call_soon_threadsafe(self.loop.stop)
             self._thread.join(timeout)
         if not self.loop.is_running():
+            leave_behind(asyncio.all_tasks(self.loop))
             self.loop.close()
+        self._dismiss_orm_threads()
+
+    def _dismiss_orm_threads(self) -> None:
+        """End the threads of the async runs' ORM, each after closing its own connections."""
+        for context in self._orm:
+            executor = SyncToAsync.context_to_thread_executor.pop(context, None)
+            if executor is not None:
+                executor.submit(connections.close_all)
+                executor.shutdown(wait=False)
 
     # What a run tells its host comes by way of the slots: they count who is running.
 

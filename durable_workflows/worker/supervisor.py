@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import subprocess
 import time
@@ -10,6 +11,7 @@ from collections.abc import Sequence
 
 logger = logging.getLogger("durable_workflows.worker")
 
+SUPERVISED_BY = "DURABLE_WORKFLOWS_SUPERVISOR"  # process id, for the worker to look after
 LONGEST_BACKOFF = 30.0  # seconds between two restarts of a process that keeps ending
 HEALTHY_AFTER = 10.0  # seconds
 
@@ -23,7 +25,12 @@ class Child:
     def start(self) -> None:
         self.started_at = time.monotonic()
         self.restart_at: float | None = None
-        self.process = subprocess.Popen(self.command)
+        # A session of its own: Ctrl-C at the terminal reaches it once, through us.
+        self.process = subprocess.Popen(
+            self.command,
+            start_new_session=True,
+            env={**os.environ, SUPERVISED_BY: str(os.getpid())},
+        )
 
     def look(self) -> None:
         """Restart the process if it has ended, later each time it ends soon."""

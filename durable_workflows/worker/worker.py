@@ -20,12 +20,11 @@ from durable_workflows.worker.claimer import Claimer
 from durable_workflows.worker.crew import Crew
 from durable_workflows.worker.housekeeper import Housekeeper
 from durable_workflows.worker.keeper import Keeper
-from durable_workflows.worker.slots import ORM_THREADS, LoopSlots, ThreadSlots
+from durable_workflows.worker.slots import ORM_THREADS, LoopSlots, ThreadSlots, close_broken
 
 logger = logging.getLogger("durable_workflows.worker")
 
-PENS = 2
-OWN_CONNECTIONS = PENS + 4  # and side lane, claimer, housekeeper, reader
+OWN_CONNECTIONS = Store.pens + 4  # and side lane, claimer, housekeeper, reader
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +57,7 @@ class Worker:
         process.clock.learn(watch.store.now())
         crew.worker = self._enlist(watch.store)
         self._side = GroupJournal([store.dedicated()], process.aftermath, most=1)
-        pens = [store.dedicated() for _ in range(PENS)]
+        pens = [store.dedicated() for _ in range(store.pens)]
         self._journal = GroupJournal(pens, process.aftermath, side=self._side)
         self._reader = Reader(store.dedicated())
         self._hire(self._runtime())
@@ -90,6 +89,7 @@ class Worker:
             waiters=process.waiters,
             payload_max_bytes=process.settings.payload_max_bytes,
             suspend_after=process.settings.suspend_after_seconds,
+            mend=close_broken,
             app_version=process.settings.app_version,
         )
 
@@ -113,12 +113,12 @@ class Worker:
 
     # -- ending ------------------------------------------------------------
 
-    def stop(
-        self, *, grace: float | None = None, hurry: Callable[[], bool] = lambda: False
-    ) -> None:
+    def stop(self, *, grace: float | None = None, hurry: Callable[[], bool] = lambda: False) -> int:
         """Claim no more, let steps finish within the grace time, release the rest.
 
-        `grace` is in seconds, None for what was ordered. `hurry` is asked meanwhile; once it says yes the grace time is over.
+        Returns how many were released while a step of theirs still ran.
+        `grace` is in seconds, None for what was ordered. `hurry` is asked meanwhile; once
+        it says yes the grace time is over.
         """
         crew = self.crew
         crew.claiming = False
@@ -134,6 +134,7 @@ class Worker:
             logger.warning("%d workflows did not stop in time and are released", len(left))
             self._release(left)
         self._close()
+        return len(left)
 
     def _release(self, claims: list[Claim]) -> None:
         if not claims:

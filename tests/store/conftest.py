@@ -22,11 +22,16 @@ from durable_workflows.core.records import (
 from durable_workflows.core.waits import Wait, encode
 from durable_workflows.models import Queue, Worker, Workflow
 from durable_workflows.store import Store, get_store
+from durable_workflows.store.sql import SQLStore
 from durable_workflows.testing.memory import MemoryStore
 
 LEASE = 30.0
 # Django wraps the errors of its own connections only.
 CONFLICT = (IntegrityError, psycopg.IntegrityError, sqlite3.IntegrityError)
+
+
+class StepFailed(Exception):
+    """An atomic step's body did not make it."""
 
 
 @dataclass
@@ -43,7 +48,8 @@ class Clock:
 
 @pytest.fixture
 def clock() -> Clock:
-    return Clock(datetime(2026, 3, 29, 0, 59, 30, tzinfo=UTC))
+    # After the start of any server: PostgreSQL's leases outlive its restarts.
+    return Clock(datetime(2100, 3, 28, 0, 59, 30, tzinfo=UTC))
 
 
 @pytest.fixture
@@ -85,6 +91,14 @@ def store(request, clock) -> Store:
             return MemoryStore(clock=lambda: clock.epoch)
 
 
+@pytest.fixture
+def callers(store) -> Store:
+    """The stores that open blocks: those on the caller's connection."""
+    if isinstance(store, SQLStore) and store.session.owned:
+        pytest.skip("a block is opened on the caller's connection")
+    return store
+
+
 class World:
     """Rows and entries for tests, at the time of the clock."""
 
@@ -98,7 +112,9 @@ class World:
         row = NewWorkflow(workflow_id, name, "[]", queue, Options(**options))
         return self.store.create([row], now=self.clock.now)[0].id
 
-    def claim(self, worker: int, *, asked: int = 10, names: tuple[str, ...] = ("f",)) -> list[Claim]:
+    def claim(
+        self, worker: int, *, asked: int = 10, names: tuple[str, ...] = ("f",)
+    ) -> list[Claim]:
         queues = list(self.store.queues().values())
         return self.store.claim(worker, "me", names, queues, asked, now=self.clock.now)
 
@@ -163,7 +179,13 @@ class PeopleWithModels:
 class PeopleInMemory:
     def __init__(self, store: MemoryStore):
         self.store = store
-        self.cancel, self.resume, self.pause = store.cancel, store.resume, store.pause
+        self.pause = store.pause
+
+    def cancel(self, workflow_id: str) -> bool:
+        return bool(self.store.cancel([workflow_id]))
+
+    def resume(self, workflow_id: str) -> bool:
+        return bool(self.store.resume([workflow_id]))
 
     def spoil(self, workflow_id: str, **changes) -> None:
         tables = self.store.tables
@@ -189,18 +211,21 @@ def step(run: Claim, position: int = 1, **facts) -> StepEntry:
 
 def start(run: Claim, *children: str, position: int = 1, **facts) -> StepEntry:
     rows = tuple(
-        NewWorkflow(child, "f", "[]", parent=run.id, parent_position=position)
-        for child in children
+        NewWorkflow(child, "f", "[]", parent=run.id, parent_position=position) for child in children
     )
     return step(run, position, kind="start", child=children[0], children=rows, **facts)
 
 
 def outcome(run: Claim, status: str = "SUCCESS", **facts) -> OutcomeEntry:
     facts = {"output": "1", "error": None, "parent": run.parent, **facts}
-    return OutcomeEntry(run.id, run.attempt, run.worker, status, workflow_id=run.workflow_id, **facts)
+    return OutcomeEntry(
+        run.id, run.attempt, run.worker, status, workflow_id=run.workflow_id, **facts
+    )
 
 
-def suspend(run: Claim, wait: Wait | None = None, seconds: float | None = None, **facts) -> WaitEntry:
+def suspend(
+    run: Claim, wait: Wait | None = None, seconds: float | None = None, **facts
+) -> WaitEntry:
     table = encode({1: wait}) if wait else None
     return WaitEntry(run.id, run.attempt, run.worker, table, seconds, **facts)
 

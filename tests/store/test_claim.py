@@ -53,7 +53,11 @@ def test_a_claim_makes_the_row_its_own(store, world, worker, clock):
     status = world.status()
     assert (claim.attempt, claim.worker, claim.queue, claim.input) == (1, worker, "orders", "[]")
     assert (status.status, status.attempt, status.executor_id) == ("PENDING", 1, "me")
-    assert (status.app_version, status.dequeued_at, status.updated_at) == ("v7", clock.now, clock.now)
+    assert (status.app_version, status.dequeued_at, status.updated_at) == (
+        "v7",
+        clock.now,
+        clock.now,
+    )
     assert (status.deadline - clock.now).total_seconds() == 10
     assert store.owned(worker) == [claim.id]
 

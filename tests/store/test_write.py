@@ -1,9 +1,12 @@
 """Writes: what is recorded, and what it means when nothing is."""
 
+import contextlib
+from dataclasses import replace
+
 import pytest
 
 from durable_workflows.core.records import StepEntry, StepRecord, Verdict
-from tests.store.conftest import for_child, outcome, start, step, suspend, until
+from tests.store.conftest import StepFailed, for_child, outcome, start, step, suspend, until
 
 RECORDED, LOST, CANCELLED = Verdict.RECORDED, Verdict.LOST, Verdict.CANCELLED
 
@@ -126,9 +129,7 @@ def test_a_step_that_is_written_again_by_its_run_was_recorded(world, run, kind):
     assert world.write(ENTRIES[kind](run)) == [RECORDED]
 
 
-def test_the_second_writer_of_a_position_adopts_the_first_ones(store, world, zombie, worker):
-    (current,) = [run for run in [store.claim_one("a", worker, "me")] if run] or [None]
-    assert current is None  # the fixture's claim owns it
+def test_the_second_writer_of_a_position_adopts_the_first_ones(world, zombie, worker):
     world.write(StepEntry(zombie.id, 2, worker, 1, "charge", "step", output='"first"'))
 
     (adopted,) = world.write(step(zombie, output='"second"'))
@@ -229,7 +230,7 @@ def test_an_entry_of_a_zombie_changes_nothing(store, world, zombie, worker, kind
 
 @every_kind
 def test_an_entry_for_another_owners_run_changes_nothing(store, world, run, kind):
-    run = type(run)(**{**{n: getattr(run, n) for n in run.__slots__}, "worker": world.enlist()})
+    run = replace(run, worker=world.enlist())
     before = world.status()
 
     assert world.write(ENTRIES[kind](run)) == [LOST]
@@ -262,7 +263,7 @@ def test_an_entry_of_a_run_cancelled_and_resumed_changes_nothing(store, world, r
 
 @every_kind
 def test_an_entry_for_a_workflow_that_is_gone_is_lost(world, run, kind):
-    run = type(run)(**{**{n: getattr(run, n) for n in run.__slots__}, "id": 4711})
+    run = replace(run, id=4711)
 
     assert world.write(ENTRIES[kind](run)) == [LOST]
 
@@ -278,16 +279,24 @@ def test_the_guard_tells_whether_the_run_is_current(store, world, run, worker, p
     assert not store.guard_step(run.id, 1, worker)
 
 
-def test_the_checkpoint_of_an_atomic_step_rolls_back_with_it(store, world, run):
-    if getattr(store, "session", None) is not None and store.session.owned:
-        pytest.skip("an atomic step runs on the caller's connection")
+def test_the_checkpoint_of_an_atomic_step_is_written_with_it(callers, world, run):
+    with callers.atomic_step(60.0):
+        assert callers.guard_step(run.id, 1, run.worker)
+        assert world.write(step(run)) is None
 
-    with pytest.raises(RuntimeError), store.atomic_step(60.0):
-        store.guard_step(run.id, 1, run.worker)
-        world.write(step(run))
-        raise RuntimeError("out of stock")
+    assert callers.recorded(run.id, 1).output == "1"
 
-    assert store.recorded(run.id, 1) is None
+
+def test_the_checkpoint_of_an_atomic_step_rolls_back_with_it(callers, world, run):
+    told = []
+
+    with contextlib.suppress(StepFailed), callers.atomic_step(60.0):
+        callers.guard_step(run.id, 1, run.worker)
+        world.write(start(run, "a-1"))
+        callers.on_commit(lambda: told.append("committed"))
+        raise StepFailed
+
+    assert (callers.recorded(run.id, 1), world.status("a-1"), told) == (None, None, [])
 
 
 def test_waits_of_a_suspension_are_read_by_the_next_claim(world, run, worker):

@@ -13,6 +13,7 @@ from django.utils import autoreload
 
 from durable_workflows.conf import settings
 from durable_workflows.core.names import check_name
+from durable_workflows.errors import InvalidName
 from durable_workflows.worker.banner import banner, problems
 from durable_workflows.worker.main import Main
 from durable_workflows.worker.supervisor import Supervisor
@@ -25,7 +26,9 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         defaults = settings()
         parser.add_argument("--queues", help="Names by comma; the default is all.")
-        parser.add_argument("--threads", type=int, default=defaults.threads, help="For def workflows.")
+        parser.add_argument(
+            "--threads", type=int, default=defaults.threads, help="For def workflows."
+        )
         parser.add_argument(
             "--async-slots", type=int, default=defaults.async_slots, help="For async def workflows."
         )
@@ -51,7 +54,9 @@ class Command(BaseCommand):
             self._check(orders)
             return
         if options["processes"] > 1:
-            sys.exit(Supervisor(_one_process(), options["processes"], drains=options["drain"]).run())
+            sys.exit(
+                Supervisor(_one_process(), options["processes"], drains=options["drain"]).run()
+            )
         reload = options["reload"]
         if reload is None:
             reload = django_settings.DEBUG and not options["drain"]
@@ -68,11 +73,21 @@ class Command(BaseCommand):
             raise CommandError("A worker without threads and without async slots runs nothing.")
         if options["processes"] < 1:
             raise CommandError("--processes is at least 1.")
+        if not options["grace"] >= 0:
+            raise CommandError("--grace can't be negative.")
         queues = None
         if options["queues"] is not None:
-            names = [name.strip() for name in options["queues"].split(",") if name.strip()]
-            queues = tuple(check_name(name, "A queue name") for name in names)
-        return Orders("worker", queues, options["threads"], options["async_slots"], options["grace"])
+            queues = tuple(name.strip() for name in options["queues"].split(",") if name.strip())
+            if not queues:
+                raise CommandError("--queues names no queue; leave it out for all of them.")
+            try:
+                for name in queues:
+                    check_name(name, "A queue name")
+            except InvalidName as error:
+                raise CommandError(f"--queues: {error}") from error
+        return Orders(
+            "worker", queues, options["threads"], options["async_slots"], options["grace"]
+        )
 
     def _run(self, orders: Orders, drain: bool) -> None:
         for line in banner(orders):
@@ -102,4 +117,9 @@ def _one_process() -> list[str]:
             skip = True
         else:
             arguments.append(argument)
-    return [sys.executable, *sys.orig_argv[1 : len(sys.orig_argv) - len(sys.argv)], *arguments, "--no-reload"]
+    return [
+        sys.executable,
+        *sys.orig_argv[1 : len(sys.orig_argv) - len(sys.argv)],
+        *arguments,
+        "--no-reload",
+    ]
