@@ -57,8 +57,9 @@ def test_a_name_that_breaks_the_rule_is_refused_with_the_reason(name, reason):
 def test_what_passes_fits_into_one_log_line_and_one_column(text):
     try:
         name = check_name(text, "An id")
-    except InvalidName as refused:
-        assert refused.args[0].isprintable()
+    except InvalidName as error:
+        refusal = str(error)
+        assert refusal.isprintable()
     else:
         assert name == text
         assert name.isprintable()

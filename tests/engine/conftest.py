@@ -1,10 +1,12 @@
 """What the engine's tests share: what was called, rows to look at, a worker in this process."""
 
 import asyncio
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from django.db import connections
 
 from durable_workflows import destroy, launch
 from durable_workflows.engine.process import process
@@ -72,6 +74,24 @@ class Rows:
 @pytest.fixture
 def rows() -> Rows:
     return Rows()
+
+
+@pytest.fixture
+def apart() -> Callable[[Callable[[], Any]], threading.Thread]:
+    """Begin to call a function in a thread that gives its connections back."""
+
+    def begin(function: Callable[[], Any]) -> threading.Thread:
+        def call() -> None:
+            try:
+                function()
+            finally:
+                connections.close_all()
+
+        thread = threading.Thread(target=call)
+        thread.start()
+        return thread
+
+    return begin
 
 
 @pytest.fixture

@@ -358,7 +358,7 @@ def test_another_kind_of_call_is_changed_code(story, calls, rows, colour):
     plan[3] = "sleep"
     run_until_idle()
 
-    with pytest.raises(NonDeterminism, match="was step 'd'.*asks for sleep 'sleep'"):
+    with pytest.raises(NonDeterminism, match=r"was step 'd'.*asks for sleep 'sleep'"):
         handle.get_result()
     assert calls == []
 
