@@ -47,6 +47,12 @@ def decode_error(text: str) -> Exception:
         raise CorruptPayload("A stored error is nested too deeply for the stack here.") from None
 
 
+def without_traceback(text: str) -> str:
+    """Return an error's text without its traceback; of many tries the last one's is enough."""
+    record = payload.open_envelope(text, _ERROR)["error"]
+    return _sealed({**record, "traceback": ""}).decode()
+
+
 def error_line(text: str) -> str:
     """Return "ValueError: message" from what encode_error() gave: one line, fit for any column."""
     try:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from durable_workflows.core import states
-from durable_workflows.core.failure import decode_error, encode_error
+from durable_workflows.core.failure import decode_error, encode_error, without_traceback
 from durable_workflows.core.payload import decode_value, encode_value
 from durable_workflows.core.records import Ended, NewWorkflow, StepRecord
 from durable_workflows.core.replay import Call
@@ -143,6 +143,8 @@ def step_flow(
             value = yield Invoke(spec, args, kwargs, tries)
             output = encode_value(value, cap=cap)
         except Exception as error:
+            # All of them are written at each suspension: only the last keeps its traceback.
+            failed[-1:] = [without_traceback(text) for text in failed[-1:]]
             failed.append(encode_error(error))
             pause, final = yield from _after_failure(spec, error, failed)
             if final is not None:

@@ -144,7 +144,9 @@ def _settled(run: Run, slip: Slip, host: Host) -> None:
         and slip.entry.status == states.SUCCESS
     ):
         entry = _outcome(run, states.ERROR, None, encode_error(slip.error))
-        run.runtime.journal.fire(entry, lambda slip: _settled(run, slip, host))
+        journal = run.runtime.journal
+        fire = journal.fire if run.limb is None else journal.fire_from_loop
+        fire(entry, lambda slip: _settled(run, slip, host))
         return
     if slip.answer is not Verdict.RECORDED:
         logger.info(

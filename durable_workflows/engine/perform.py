@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 from collections.abc import Callable
 from dataclasses import asdict
 from time import perf_counter_ns
@@ -30,6 +31,8 @@ from durable_workflows.errors import (
     WorkflowCancelled,
 )
 from durable_workflows.store.base import Answer
+
+logger = logging.getLogger("durable_workflows.run")
 
 # -- in a thread ---------------------------------------------------------------
 
@@ -96,7 +99,26 @@ class _Fenced(Exception):
         self.answer = answer
 
 
+MOST_UNITS = 10  # transactions that the database undid by itself, within one try
+
+
 def _invoke_atomic(
+    run: Run, call: Call, effect: flow.InvokeAtomic, began: int
+) -> tuple[Any, StepRecord | None]:
+    """Run an atomic step; one that the database itself undid costs no try."""
+    runtime = run.runtime
+    for unit in range(1, MOST_UNITS + 1):
+        try:
+            return _atomic_unit(run, call, effect, began)
+        except Exception as error:
+            if unit == MOST_UNITS or not runtime.store.undid(error):
+                raise
+            logger.info("step %s was rolled back by the database; again", effect.spec.name)
+            runtime.clock.sleep(runtime.clock.jitter(0.01 * 2**unit))
+    raise AssertionError("unreachable: the last unit returns or raises")
+
+
+def _atomic_unit(
     run: Run, call: Call, effect: flow.InvokeAtomic, began: int
 ) -> tuple[Any, StepRecord | None]:
     """Run the body and insert its checkpoint in one transaction: exactly once."""

@@ -89,6 +89,14 @@ class Store(ABC):
     def on_commit(self, act: Callable[[], None]) -> None:
         """Run `act` once the caller's open transaction has committed; at once if none is open."""
 
+    @abstractmethod
+    def undid(self, error: Exception) -> bool:
+        """Return whether an error tells that the database rolled an atomic step back by itself.
+
+        A deadlock, a serialization failure or a lost connection: nothing of it is there,
+        and it may run again as a whole.
+        """
+
     # -- hints -------------------------------------------------------------
 
     def notify(self, channel: str) -> None:  # noqa: B027 (most databases can't)

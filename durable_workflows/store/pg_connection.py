@@ -160,6 +160,18 @@ def is_disconnect(error: Exception) -> bool:
     return isinstance(error, DISCONNECTS) and not isinstance(error, RETRYABLE)
 
 
+def is_conflict(error: BaseException) -> bool:
+    """Return whether the server chose a transaction to give way to another."""
+    return isinstance(error, errors.SerializationFailure | errors.DeadlockDetected)
+
+
+def is_cut(error: BaseException) -> bool:
+    """Return whether the connection went away under a statement, and its transaction with it."""
+    if not isinstance(error, psycopg.OperationalError | psycopg.InterfaceError):
+        return False
+    return error.sqlstate is None or error.sqlstate.startswith(("08", "57P"))
+
+
 def is_retryable(error: Exception) -> bool:
     return isinstance(error, RETRYABLE)
 

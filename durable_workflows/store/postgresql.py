@@ -390,6 +390,9 @@ class PostgreSQLStore(SQLStore):
 
     # -- running -----------------------------------------------------------
 
+    def _was_undone(self, error: BaseException) -> bool:
+        return pg_connection.is_conflict(error) or pg_connection.is_cut(error)
+
     def _was_idle_too_long(self, error: BaseException) -> bool:
         """Code 25P03; sent when the connection is cut, and met by whatever runs next."""
         cause: BaseException | None = error

@@ -136,6 +136,7 @@ class SQLStore(Store):
     def atomic_step(self, max_idle: float) -> Iterator[None]:
         connection = connections[self.session.using]
         with ExitStack() as stack:
+            stack.callback(_drop_if_lost, connection)
             for alias in connections:
                 if alias != self.session.using:
                     stack.enter_context(connections[alias].execute_wrapper(_refuse_writes))
@@ -165,6 +166,17 @@ class SQLStore(Store):
     def _was_broken(self, error: BaseException) -> bool:
         """Return whether an error only says that an earlier one has broken the transaction."""
         return False
+
+    def undid(self, error: Exception) -> bool:
+        cause: BaseException | None = error
+        while cause is not None:
+            if self._was_undone(cause):
+                return True
+            cause = cause.__cause__
+        return False
+
+    def _was_undone(self, error: BaseException) -> bool:
+        raise NotImplementedError
 
     def _limit_idle(self, max_idle: float) -> None:
         """End the transaction by itself if it stays idle so long, where the database can."""
@@ -492,6 +504,12 @@ class SQLStore(Store):
 
     def busy(self) -> bool:
         return bool(self.session.execute(self.sql["BUSY"]).rows[0][0])
+
+
+def _drop_if_lost(connection: Any) -> None:
+    """Throw a connection away that was cut, so that the next transaction opens another."""
+    if connection.errors_occurred and not connection.in_atomic_block:
+        connection.close_if_unusable_or_obsolete()
 
 
 def _is_testcases(block: Any) -> bool:

@@ -365,6 +365,9 @@ class SQLiteStore(SQLStore):
                 break
         return ids
 
+    def _was_undone(self, error: BaseException) -> bool:
+        return isinstance(error, Exception) and sqlite_connection.is_retryable(error)
+
     def _starts(self, entries: list[StepEntry], now: datetime | None) -> list[Statement]:
         children = [
             (*new_row(child), entry.attempt, entry.worker)

@@ -117,6 +117,9 @@ class MemoryStore(Store):
     def in_transaction(self) -> bool:
         return False
 
+    def undid(self, error: Exception) -> bool:
+        return False
+
     def in_test(self) -> bool:
         return False
 

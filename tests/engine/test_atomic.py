@@ -1,7 +1,14 @@
 """An atomic step: what its body wrote and its checkpoint are one commit, or neither is there."""
 
 import pytest
-from django.db import DatabaseError, IntegrityError, connection, connections, transaction
+from django.db import (
+    DatabaseError,
+    IntegrityError,
+    OperationalError,
+    connection,
+    connections,
+    transaction,
+)
 
 from durable_workflows import run_step_async, start_workflow, step, workflow
 from durable_workflows.core.records import WorkerFacts
@@ -296,8 +303,10 @@ def take_over(workflow_id: str) -> None:
 
 
 @pytest.mark.django_db
-@pytest.mark.parametrize("colour", ["sync", "async"])
-@pytest.mark.parametrize("when", ["before the step", "within the body"])
+@pytest.mark.parametrize(
+    "colour, when",
+    [("sync", "before the step"), ("sync", "within the body"), ("async", "within the body")],
+)
 def test_a_zombies_atomic_step_changes_nothing(rows, colour, when):
     reached = []
 
@@ -308,25 +317,19 @@ def test_a_zombies_atomic_step_changes_nothing(rows, colour, when):
 
     atomic = step(atomic=True)(body)
 
-    def before():
-        if when == "before the step":
-            take_over("z")
-
     @workflow
     def zombie():
-        before()
+        if when == "before the step":
+            take_over("z")
         atomic()
         reached.append("beyond")
 
     @workflow
     async def zombie_async():
-        before()
         await run_step_async(atomic)
         reached.append("beyond")
 
     handle = start_workflow((zombie if colour == "sync" else zombie_async).using(workflow_id="z"))
-    if colour == "async" and when == "before the step":
-        pytest.skip("the loop may not touch the database")
     run_until_idle()
 
     assert reached == []
@@ -394,3 +397,72 @@ def test_a_result_that_another_attempt_recorded_first_is_adopted(rows, colour):
     # Both were in one transaction here, so the other's row went with ours.
     assert effects() == []
     assert handle.get_result() == "theirs"
+
+
+@pytest.mark.django_db
+def test_what_the_database_undid_by_itself_costs_no_try(monkeypatch):
+    calls = []
+
+    @step(atomic=True)
+    def deadlocked():
+        calls.append(Effect.objects.create(run="r", step="s"))
+        if len(calls) < 3:
+            raise OperationalError("deadlock detected")
+        return len(calls)
+
+    @workflow
+    def unlucky():
+        return deadlocked()
+
+    monkeypatch.setattr(
+        "durable_workflows.store.sql.SQLStore.undid",
+        lambda self, error: "deadlock" in str(error),
+    )
+    handle = start_workflow(unlucky)
+    run_until_idle()
+
+    assert handle.get_result() == 3
+    assert Effect.objects.count() == 1
+
+
+@pytest.mark.django_db
+def test_what_the_database_undoes_again_and_again_ends_in_its_error(monkeypatch):
+    calls = []
+
+    @step(atomic=True)
+    def deadlocked():
+        calls.append(1)
+        raise OperationalError("deadlock detected")
+
+    @workflow
+    def hopeless():
+        return deadlocked()
+
+    monkeypatch.setattr("durable_workflows.store.sql.SQLStore.undid", lambda self, error: True)
+    handle = start_workflow(hopeless)
+    run_until_idle()
+
+    with pytest.raises(OperationalError, match="deadlock"):
+        handle.get_result()
+    assert len(calls) == 10
+
+
+@pytest.mark.postgresql
+def test_an_atomic_step_whose_connection_was_cut_runs_again(worker):
+    calls = []
+
+    @step(atomic=True)
+    def cut_off():
+        calls.append(1)
+        Effect.objects.create(run="r", step="s")
+        if len(calls) == 1:
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+        return len(calls)
+
+    @workflow
+    def cut():
+        return cut_off()
+
+    assert start_workflow(cut).get_result(timeout=30) == 2
+    assert Effect.objects.count() == 1

@@ -337,7 +337,7 @@ def test_a_sync_step_runs_to_its_end_and_nothing_follows(worker, calls, rows):
 
 
 @pytest.mark.django_db(transaction=True)
-def test_a_waiter_outside_is_told_of_a_cancellation(worker):
+def test_a_waiter_outside_is_told_of_a_cancellation(worker, apart):
     handle = start_workflow(slow, 3600, 1)
     told = []
 
@@ -347,8 +347,7 @@ def test_a_waiter_outside_is_told_of_a_cancellation(worker):
         except Exception as error:
             told.append(type(error))
 
-    thread = threading.Thread(target=waiting)
-    thread.start()
+    thread = apart(waiting)
     wait_until(lambda: Workflow.objects.get().wake_at is not None)
     cancel_workflow(handle.workflow_id)
     thread.join(PATIENCE)

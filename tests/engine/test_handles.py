@@ -4,6 +4,7 @@ import dataclasses
 import threading
 import time
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import pytest
 
@@ -285,19 +286,14 @@ def test_a_wait_gives_up_after_its_time_and_the_workflow_goes_on(worker, on_loop
 
 
 @pytest.mark.django_db(transaction=True)
-def test_many_threads_wait_over_one_thread(worker):
+def test_many_threads_wait_over_one_thread(worker, apart):
     handles = [start_workflow(slow, 0.2, number) for number in range(20)]
     results = {}
 
     def wait(handle, number):
         results[number] = handle.get_result(timeout=PATIENCE)
 
-    threads = [
-        threading.Thread(target=wait, args=(handle, number))
-        for number, handle in enumerate(handles)
-    ]
-    for thread in threads:
-        thread.start()
+    threads = [apart(partial(wait, handle, number)) for number, handle in enumerate(handles)]
     waiting = [one.name for one in threading.enumerate() if one.name == "durable-waiters"]
     for thread in threads:
         thread.join(PATIENCE)
@@ -325,15 +321,12 @@ def test_the_first_of_several_while_a_worker_works(worker):
 
 
 @pytest.mark.django_db(transaction=True)
-def test_what_another_process_ended_is_seen_by_polling(worker):
+def test_what_another_process_ended_is_seen_by_polling(worker, apart):
     handle = start_workflow(slow, 3600, 1)
     results = []
-    thread = threading.Thread(
-        target=lambda: results.append(
-            handle.get_result(polling_interval_sec=0.01, timeout=PATIENCE)
-        )
+    thread = apart(
+        lambda: results.append(handle.get_result(polling_interval_sec=0.01, timeout=PATIENCE))
     )
-    thread.start()
     while Workflow.objects.get().wake_at is None:
         time.sleep(0.001)
     Workflow.objects.update(
