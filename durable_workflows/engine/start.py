@@ -316,11 +316,12 @@ def run_inline(run: Run, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     value, failure = None, None
     try:
         with host.beating(run, in_test=run.runtime.store.in_test()):
-            value = run.spec.function(*args, **kwargs)
-    except Leaving:
-        pass  # lost or cancelled: the recorded outcome tells how it ended
-    except Exception as error:
-        failure = error
+            try:
+                value = run.spec.function(*args, **kwargs)
+            except Leaving:
+                pass  # lost or cancelled: the recorded outcome tells how it ended
+            except Exception as error:
+                failure = error
     finally:
         here.reset(token)
     entry = ending(run, value=value, error=failure)
@@ -395,11 +396,12 @@ async def run_inline_async(run: Run, args: tuple[Any, ...], kwargs: dict[str, An
     value, failure = None, None
     try:
         with host.beating(run, in_test=in_test):
-            value = await run.spec.function(*args, **kwargs)
-    except Leaving:
-        pass
-    except Exception as error:
-        failure = error
+            try:
+                value = await run.spec.function(*args, **kwargs)
+            except Leaving:
+                pass  # lost or cancelled: the recorded outcome tells how it ended
+            except Exception as error:
+                failure = error
     finally:
         here.reset(token)
     entry = ending(run, value=value, error=failure)

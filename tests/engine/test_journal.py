@@ -222,9 +222,11 @@ def test_after_a_failure_the_pen_is_free_again(desk):
 def test_futures_are_settled_on_their_own_loop(desk):
     async def scene():
         loop_thread = threading.current_thread()
+        desk.pen.gate.clear()
         futures = [desk.journal.submit(step(id)) for id in range(1, 30)]
         seen = []
         futures[0].add_done_callback(lambda _: seen.append(threading.current_thread()))
+        desk.pen.gate.set()
         answers = await asyncio.gather(*futures)
         await asyncio.sleep(0)
         return answers, seen == [loop_thread]

@@ -485,8 +485,7 @@ def test_a_task_that_cannot_be_cancelled_is_left_behind_and_logged(
         handle = start_workflow(around)
         assert handle.get_result(timeout=PATIENCE) == "ended"
     assert "could not be cancelled" in caplog.text
-    stop.set()
-    process().embedded.crew.tasks.slots.loop.call_soon_threadsafe(around.left.cancel)
+    process().embedded.crew.tasks.slots.loop.call_soon_threadsafe(stop.set)
 
 
 # -- outcome last ----------------------------------------------------------------------------------------
