@@ -18,7 +18,7 @@ from durable_workflows.engine.leaving import NOBODY, Limb
 from durable_workflows.engine.registry import WorkflowSpec
 from durable_workflows.engine.run import Run
 from durable_workflows.engine.runtime import Runtime
-from durable_workflows.errors import CorruptPayload, Leaving, Released, Suspended
+from durable_workflows.errors import CorruptPayload, Released, Suspended
 
 logger = logging.getLogger("durable_workflows.run")
 
@@ -65,10 +65,6 @@ def _ending(run: Run) -> Entry | None:
     """Call the workflow's code and return the entry that ends this attempt."""
     try:
         value = _call(run)
-    except Leaving as leaving:
-        if run.leaving is None:
-            run.leaving = leaving  # raised by user code itself: believe it
-        return ending(run)
     except BaseException as error:
         return ending(run, error=error)
     return ending(run, value=value)
@@ -205,6 +201,4 @@ def _ended_on_loop(run: Run) -> Entry | None:
     if main.cancelled():
         return ending(run, error=asyncio.CancelledError("the workflow cancelled itself"))
     error = main.exception()
-    if isinstance(error, Leaving) and run.leaving is None:
-        run.leaving = error
     return ending(run, error=error) if error is not None else ending(run, value=main.result())

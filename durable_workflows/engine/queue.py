@@ -37,7 +37,7 @@ class Queue:
             ("concurrency", concurrency),
             ("worker_concurrency", worker_concurrency),
         ):
-            if limit is not None and (not isinstance(limit, int) or limit < 1):
+            if limit is not None and (type(limit) is not int or limit < 1):
                 raise ValueError(
                     f"Queue {name!r}: {what} is a number from 1, or None, not {limit!r}."
                 )

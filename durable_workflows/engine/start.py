@@ -272,10 +272,6 @@ def _refuse_on_loop(what: str) -> None:
     )
 
 
-def check_queue_name(name: str) -> str:
-    return check_name(name, "A queue name")
-
-
 # -- by a direct call ------------------------------------------------------------
 
 
@@ -313,15 +309,14 @@ def run_inline(run: Run, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Run a claimed workflow in this thread; return its value, raise its error."""
     host = inline_host(process())
     token = here.set(run)
-    value, failure = None, None
+    value: Any = None
+    failure: BaseException | None = None
     try:
         with host.beating(run, in_test=run.runtime.store.in_test()):
             try:
                 value = run.spec.function(*args, **kwargs)
-            except Leaving:
-                pass  # lost or cancelled: the recorded outcome tells how it ended
-            except Exception as error:
-                failure = error
+            except (Exception, Leaving) as error:
+                failure = error  # of a run that leaves the recorded outcome tells how it ended
     finally:
         here.reset(token)
     entry = ending(run, value=value, error=failure)
@@ -393,15 +388,14 @@ async def run_inline_async(run: Run, args: tuple[Any, ...], kwargs: dict[str, An
     run.limb.main = asyncio.current_task()
     in_test = await sync_to_async(run.runtime.store.in_test)()
     token = here.set(run)
-    value, failure = None, None
+    value: Any = None
+    failure: BaseException | None = None
     try:
         with host.beating(run, in_test=in_test):
             try:
                 value = await run.spec.function(*args, **kwargs)
-            except Leaving:
-                pass  # lost or cancelled: the recorded outcome tells how it ended
-            except Exception as error:
-                failure = error
+            except (Exception, Leaving) as error:
+                failure = error  # of a run that leaves the recorded outcome tells how it ended
     finally:
         here.reset(token)
     entry = ending(run, value=value, error=failure)

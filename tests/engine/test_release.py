@@ -24,7 +24,7 @@ from durable_workflows import (
 )
 from durable_workflows.core.records import OutcomeEntry
 from durable_workflows.engine.process import process
-from durable_workflows.errors import AwaitedWorkflowCancelledError, NonDeterminism
+from durable_workflows.errors import AwaitedWorkflowCancelledError, NonDeterminism, Suspended
 from durable_workflows.models import Step, Workflow
 from durable_workflows.testing import manual_clock, run_until_idle
 from tests.engine.workflows import doubled_async
@@ -350,3 +350,22 @@ def test_an_end_that_is_no_longer_current_is_logged(caplog):
         run_until_idle(activations=3)
 
     assert "no longer current" in caplog.text
+
+
+@pytest.mark.django_db
+def test_a_workflow_that_raises_the_engines_own_words_has_failed():
+    @workflow
+    def impostor():
+        raise Suspended
+
+    @workflow
+    async def impostor_async():
+        raise Suspended
+
+    handles = [start_workflow(impostor), start_workflow(impostor_async)]
+    assert run_until_idle() == 2
+    assert [handle.get_status().status for handle in handles] == ["ERROR", "ERROR"]
+
+    with pytest.raises(Suspended):
+        impostor()
+    assert Workflow.objects.filter(status="ERROR").count() == 3
