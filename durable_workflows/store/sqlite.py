@@ -248,12 +248,13 @@ WHERE state = 'live' AND beat_at < {after_now("-lease_seconds")}
   AND (lease_seconds > ? OR lease_seconds < ?)
 RETURNING id
 """
-# The unary plus: in the order of ids the planner would read the whole table.
+# The unary plus and the index by name: by its statistics the planner would sometimes read
+# the whole table, in the order of ids or where much was owned when it was last analysed.
 STRANDED = f"""
 SELECT w.id, w.workflow_id, w.name, w.recoveries, w.waits, w.parent_id,
        EXISTS (SELECT 1 FROM {{step}} s WHERE s.workflow_id = w.id AND s.attempt = w.attempt),
        {EPOCH_NOW}
-FROM {{workflow}} w
+FROM {{workflow}} w INDEXED BY dw_owned
 WHERE w.worker_id IS NOT NULL AND w.status = 'PENDING'
   AND NOT EXISTS (SELECT 1 FROM {{worker}} k WHERE k.id = w.worker_id AND k.state = 'live')
 ORDER BY +w.id LIMIT ?
