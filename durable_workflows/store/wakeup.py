@@ -21,8 +21,9 @@ from durable_workflows.store.base import Store
 
 READY, DONE, CANCELLED = "dw_ready", "dw_done", "dw_cancelled"
 
-FIRST_SILENCE = 0.005  # seconds between two notifications of a channel
-LONGEST_SILENCE = 0.05  # while it rings without a pause
+# Seconds between two notifications of a channel. Fixed: a silence that grew while ring
+# followed ring would slow down a caller who starts the next as soon as one has ended.
+SILENCE = 0.002
 LINGER = 60.0  # an unused ringing connection is kept this long
 
 
@@ -85,7 +86,6 @@ class Ringer:
         self._condition = threading.Condition()
         self._local: dict[str, list[Callable[[], None]]] = {}
         self._quiet_until: dict[str, float] = {}
-        self._silence: dict[str, float] = {}
         self._due: dict[str, float] = {}
         self._resting = False
         self._thread: threading.Thread | None = None
@@ -125,11 +125,7 @@ class Ringer:
         thread.join(1.0)
 
     def _hush(self, channel: str, now: float) -> None:
-        """Begin the silence after a notification: longer while ring follows ring."""
-        follows = now - self._quiet_until.get(channel, 0.0) < FIRST_SILENCE / 2
-        silence = min(LONGEST_SILENCE, 2 * self._silence[channel]) if follows else FIRST_SILENCE
-        self._silence[channel] = silence
-        self._quiet_until[channel] = now + silence
+        self._quiet_until[channel] = now + SILENCE
 
     def _start(self) -> None:
         if self._thread is None:
