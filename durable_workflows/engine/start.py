@@ -20,6 +20,7 @@ from durable_workflows.core.names import check_name
 from durable_workflows.core.payload import decode_call, encode_call
 from durable_workflows.core.records import Created, NewWorkflow, Options, QueueView, Verdict
 from durable_workflows.core.replay import RESULT, START
+from durable_workflows.core.states import SUCCESS
 from durable_workflows.engine.clock import new_workflow_id
 from durable_workflows.engine.execute import ending
 from durable_workflows.engine.here import here
@@ -324,7 +325,7 @@ def run_inline(run: Run, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return _outcome_of(run.claim.workflow_id)
     if (final := run.broken or failure) is not None:
         raise final
-    if entry.status != "SUCCESS":  # type: ignore[union-attr]
+    if entry.status != SUCCESS:  # type: ignore[union-attr]
         return _outcome_of(run.claim.workflow_id)  # an end that could not be stored
     return value
 
@@ -403,7 +404,7 @@ async def run_inline_async(run: Run, args: tuple[Any, ...], kwargs: dict[str, An
         return await _outcome_of_async(run.claim.workflow_id)
     if (final := run.broken or failure) is not None:
         raise final
-    if entry.status != "SUCCESS":  # type: ignore[union-attr]
+    if entry.status != SUCCESS:  # type: ignore[union-attr]
         return await _outcome_of_async(run.claim.workflow_id)
     return value
 

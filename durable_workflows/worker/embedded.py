@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
 from durable_workflows.engine.process import process
@@ -39,7 +38,7 @@ def destroy(*, grace: float | None = None) -> None:
     `grace` is how many seconds running steps are given to finish.
     """
     here = process()
+    ours = here.has_worker
     worker, here.embedded = here.embedded, None
-    if worker is None or worker.pid != os.getpid():
-        return
-    worker.stop(grace=grace)
+    if ours:
+        worker.stop(grace=grace)
