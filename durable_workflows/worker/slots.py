@@ -15,6 +15,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from contextvars import Context
 from dataclasses import replace
 from queue import Empty, SimpleQueue
@@ -72,31 +73,34 @@ class ThreadSlots:
         self.size, self.runtime, self.host = size, runtime, host
         self._queue: SimpleQueue[Claim | None] = SimpleQueue()
         self._lock = threading.Lock()
-        self._idle = 0
+        self._unfinished = 0  # claims submitted whose thread is not free again
         self._threads: list[threading.Thread] = []
 
     def submit(self, claims: Sequence[Claim]) -> None:
+        for claim in claims:
+            self._queue.put(claim)
         with self._lock:
-            waiting = self._queue.qsize() + len(claims)
-            for _ in range(min(waiting - self._idle, self.size - len(self._threads))):
+            self._unfinished += len(claims)
+            # As many threads as claims, up to the size: none waits behind a step that takes hours
+            # while there is room for another thread.
+            for _ in range(len(self._threads), min(self._unfinished, self.size)):
                 thread = threading.Thread(
                     target=self._serve, name=f"durable-slot-{len(self._threads)}", daemon=True
                 )
                 self._threads.append(thread)
                 thread.start()
-        for claim in claims:
-            self._queue.put(claim)
 
     def withdraw(self) -> list[Claim]:
         """Take back what was claimed and no thread has begun."""
         claims: list[Claim] = []
-        while True:
-            try:
+        with suppress(Empty):
+            while True:
                 claim = self._queue.get_nowait()
-            except Empty:
-                return claims
-            if claim is not None:
-                claims.append(claim)
+                if claim is not None:
+                    claims.append(claim)
+        with self._lock:
+            self._unfinished -= len(claims)
+        return claims
 
     def close(self, timeout: float) -> None:
         for _ in self._threads:
@@ -108,20 +112,15 @@ class ThreadSlots:
     def _serve(self) -> None:
         checked_at = 0.0
         try:
-            while True:
-                with self._lock:
-                    self._idle += 1
-                claim = self._queue.get()
-                with self._lock:
-                    self._idle -= 1
-                if claim is None:
-                    return
+            while (claim := self._queue.get()) is not None:
                 if time.monotonic() - checked_at > CHECK_EVERY:
                     check_connections()
                     checked_at = time.monotonic()
                 # A context of its own: no language, time zone or other context variable
                 # leaks from one run into the next.
                 Context().run(self._run, claim)
+                with self._lock:
+                    self._unfinished -= 1
         finally:
             connections.close_all()
 
