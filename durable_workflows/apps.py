@@ -13,6 +13,7 @@ class DurableWorkflowsConfig(AppConfig):
 
     def ready(self) -> None:
         from durable_workflows import checks  # noqa: F401  (registers itself)
+        from durable_workflows.engine import process  # noqa: F401  (its receivers)
         from durable_workflows.engine.registry import registry
 
         registry.labeller = app_label

@@ -23,6 +23,7 @@
     └── WrongPlace                         a durable call where it can't be durable
         ├── InsideTransaction
         │   └── WaitingInsideTransaction
+        ├── WaitsBehindItself          the awaited one can begin only when this one has ended
         ├── WrongThread
         └── SyncCallOnLoop
 
@@ -234,6 +235,18 @@ class InsideTransaction(WrongPlace):
 
 class WaitingInsideTransaction(InsideTransaction):
     """Waiting for a workflow inside an open transaction.atomic()."""
+
+
+class WaitsBehindItself(WrongPlace):
+    """Waiting for a workflow that can't begin before the one that waits has ended."""
+
+    def __init__(self, workflow_id: str, queue: str):
+        self.workflow_id, self.queue = workflow_id, queue
+        super().__init__(
+            f"{workflow_id} stands behind this workflow in queue {queue!r}, which has one place "
+            "and is declared with hold=True: the place is free only when this workflow has ended. "
+            "Put the other one into another queue, or declare the queue without hold."
+        )
 
 
 class WrongThread(WrongPlace):

@@ -27,6 +27,7 @@ from durable_workflows.errors import (
     NonExistentWorkflow,
     ResultTimeout,
     Unstorable,
+    WaitsBehindItself,
 )
 
 MOST_TRIES_KEPT = 20  # of a step, for the timeline
@@ -101,6 +102,16 @@ class Await:
 
 
 @dataclass(slots=True)
+class Blocks:
+    """Ask whether this run holds the one place that all of these workflows wait for.
+
+    Answered by the name of the queue, or None.
+    """
+
+    workflow_ids: tuple[str, ...]
+
+
+@dataclass(slots=True)
 class Find:
     """Look up the registered name of a workflow id; answered by None if there is no row."""
 
@@ -114,7 +125,7 @@ class ReadStatus:
     workflow_id: str
 
 
-Effect = Invoke | Permit | Record | Pause | Await | Find | ReadStatus
+Effect = Invoke | Permit | Record | Pause | Await | Blocks | Find | ReadStatus
 Flow = Generator[Effect, Any, Any]
 
 
@@ -204,12 +215,7 @@ def start_flow(call: Call, new: NewWorkflow) -> Flow:
         there = yield Find(new.workflow_id)
         if there is not None and there != new.name:
             error = ConflictingWorkflow(new.workflow_id, there, new.name)
-            adopted = yield Record(error=encode_error(error))
-            return replayed(
-                call.check(
-                    adopted or StepRecord(0, call.name, call.kind, None, encode_error(error))
-                )
-            )
+            return (yield from _conclude(call, Record(error=encode_error(error))))
     adopted = yield Record(child=new.workflow_id, children=(new,))
     return new.workflow_id if adopted is None else call.check(adopted).child
 
@@ -230,18 +236,30 @@ def result_flow(call: Call, workflow_id: str, timeout: float | None) -> Flow:
     """Wait for another workflow and return what it returned, or raise what it raised."""
     if call.recorded is not None:
         return replayed(call.check(call.recorded))
+    if (refusal := (yield from _refusal(call, (workflow_id,)))) is not None:
+        return (yield from _conclude(call, refusal))
     wait = call.wait or Wait("result", what=(workflow_id,))
     ended = (yield Await(wait, timeout)).get(workflow_id)
-    error: Exception | None = None
     if ended is None:
         error = ResultTimeout(workflow_id, timeout or 0.0)
-        record = Record(error=encode_error(error), child=workflow_id)
-    else:
-        record = _record_of(workflow_id, ended)
+        return (yield from _conclude(call, Record(error=encode_error(error), child=workflow_id)))
+    return (yield from _conclude(call, _record_of(workflow_id, ended)))
+
+
+def _refusal(call: Call, workflow_ids: tuple[str, ...]) -> Generator[Effect, Any, Record | None]:
+    """Return the refusal of a wait that could never end, or None."""
+    queue = None if call.wait is not None else (yield Blocks(workflow_ids))
+    if queue is None:
+        return None
+    error = WaitsBehindItself(workflow_ids[0], queue)
+    return Record(error=encode_error(error), child=workflow_ids[0])
+
+
+def _conclude(call: Call, record: Record) -> Flow:
+    """Record a result or an error, and end the call as recorded, by itself or by another."""
     adopted = yield record
-    if adopted is not None:
-        return replayed(call.check(adopted))
-    return replayed(StepRecord(0, call.name, call.kind, record.output, record.error))
+    own = StepRecord(0, call.name, call.kind, record.output, record.error)
+    return replayed(call.check(adopted or own))
 
 
 def _record_of(workflow_id: str, ended: Ended) -> Record:
@@ -273,6 +291,8 @@ def first_flow(call: Call, workflow_ids: tuple[str, ...]) -> Flow:
     """Wait for the first of several workflows to end; return its id."""
     if call.recorded is not None:
         return replayed(call.check(call.recorded))
+    if (refusal := (yield from _refusal(call, workflow_ids))) is not None:
+        return (yield from _conclude(call, refusal))
     ended = yield Await(call.wait or Wait("first", what=workflow_ids))
     first = next(one for one in workflow_ids if one in ended)
     adopted = yield Record(output=encode_value(first, cap=1000), child=first)

@@ -45,6 +45,11 @@ class NewWorkflow:
     chosen_id: bool = False
 
     @property
+    def is_surely_new(self) -> bool:
+        """Whether the id was made for this start alone, so that no row can have it."""
+        return not self.chosen_id and self.parent is None
+
+    @property
     def status(self) -> str:
         if self.options.delay:
             return states.DELAYED

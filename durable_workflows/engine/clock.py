@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import os
 import random
+import struct
 import threading
 import time
+from collections.abc import Iterator
 from datetime import datetime
 
 
@@ -44,17 +46,31 @@ class Clock:
 
 _last_lock = threading.Lock()
 _last = 0
+_dice: Iterator[tuple[int]] = iter(())  # thrown in hundreds: one by one is half of an id's price
+
+
+def _begin_anew() -> None:
+    """A forked child throws dice of its own, and nobody is left who could unlock the lock."""
+    global _last_lock, _dice
+    _last_lock, _dice = threading.Lock(), iter(())
+
+
+os.register_at_fork(after_in_child=_begin_anew)
 
 
 def new_workflow_id() -> str:
     """Return a UUIDv7 (RFC 9562): ordered by time, so that indexes grow at one end."""
-    global _last
+    global _last, _dice
     with _last_lock:
         # The 12 bits below the millisecond hold a fraction of it, then a count: ids of
         # one process are strictly ascending.
         _last = max(_last + 1, time.time_ns() * 4096 // 1_000_000)
         stamp = _last
+        dice = next(_dice, None)
+        if dice is None:
+            _dice = struct.iter_unpack("Q", os.urandom(4096))
+            dice = next(_dice)
     high = (stamp >> 12 & 0xFFFF_FFFF_FFFF) << 16 | 0x7000 | stamp & 0xFFF
-    low = int.from_bytes(os.urandom(8)) & 0x3FFF_FFFF_FFFF_FFFF | 0x8000_0000_0000_0000
+    low = dice[0] & 0x3FFF_FFFF_FFFF_FFFF | 0x8000_0000_0000_0000
     text = f"{high:016x}{low:016x}"
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"

@@ -71,6 +71,8 @@ def perform(run: Run, call: Call, effect: Effect, began: int) -> Any:
             return _await(run, call, effect)
         case flow.Permit():
             return _permit(effect)
+        case flow.Blocks():
+            return _blocks(run, effect.workflow_ids) if _holds(run) else None
         case flow.Find():
             return _find(run, effect.workflow_id)
         case flow.ReadStatus():
@@ -283,6 +285,16 @@ def _permit(effect: flow.Permit) -> bool:
     return bool(should_retry(effect.error))
 
 
+def _holds(run: Run) -> bool:
+    return bool(run.claim.queue) and run.runtime.holds(run.claim.queue)
+
+
+def _blocks(run: Run, workflow_ids: tuple[str, ...]) -> str | None:
+    queue = run.claim.queue
+    behind = run.runtime.reader.behind(queue, list(workflow_ids))
+    return queue if len(behind) == len(set(workflow_ids)) else None
+
+
 def _find(run: Run, workflow_id: str) -> str | None:
     row = run.runtime.reader.status(workflow_id)
     return None if row is None else str(row.name)
@@ -349,14 +361,16 @@ async def aperform(run: Run, call: Call, effect: Effect, began: int) -> Any:
             return await _aawait(run, call, effect)
         case flow.Permit():
             return await _apermit(effect)
+        case flow.Blocks():
+            return await _in_thread(_blocks, run, effect.workflow_ids) if _holds(run) else None
         case flow.Find():
-            return await _in_thread(run, _find, run, effect.workflow_id)
+            return await _in_thread(_find, run, effect.workflow_id)
         case flow.ReadStatus():
-            return await _in_thread(run, _read_status, run, effect.workflow_id)
+            return await _in_thread(_read_status, run, effect.workflow_id)
     raise AssertionError(effect)
 
 
-async def _in_thread(run: Run, read: Callable[..., Any], *args: Any) -> Any:
+async def _in_thread(read: Callable[..., Any], *args: Any) -> Any:
     return await sync_to_async(read)(*args)
 
 
@@ -403,7 +417,7 @@ async def _apause(run: Run, call: Call, effect: flow.Pause) -> None:
         return
     if not run.runtime.suspends:
         if left > run.runtime.suspend_after:
-            await _in_thread(run, _note, run, {call.position: wait})
+            await _in_thread(_note, run, {call.position: wait})
         if clock.skips:
             clock.sleep(left)
             return
@@ -423,7 +437,7 @@ async def _aawait(run: Run, call: Call, effect: flow.Await) -> dict[str, Ended]:
         left = None if wait.until is None else max(0.0, wait.until - runtime.clock.database_now())
         # A worker's run is told by the watch. One that waits in place, or not at all, looks.
         looks = not runtime.suspends or left == 0.0
-        if looks and (ended := await _in_thread(run, _look, run, wait, left)):
+        if looks and (ended := await _in_thread(_look, run, wait, left)):
             return ended
         if left == 0.0:
             return {}

@@ -39,8 +39,6 @@ class Process:
         self.waiters = Waiters(self.open_listener, linger=0.0 if under_test() else LINGER)
         self.embedded: Any = None  # the worker that launch() started here
         self._declared: set[QueueView] = set()
-        workflows_ended.connect(self._ended_by_people, weak=False, dispatch_uid=f"ended-{using}")
-        workflows_ready.connect(self._ready_by_people, weak=False, dispatch_uid=f"ready-{using}")
 
     @property
     def has_worker(self) -> bool:
@@ -64,6 +62,11 @@ class Process:
         self.waiters.rest()
         self.ringer.rest()
         self.store.hang_up()
+
+    def ring(self, channel: str) -> None:
+        """Ring once the caller has committed: over its own connection, the shortest way."""
+        store = self.store
+        self.ringer.ring(channel, via=store if store.autocommits() else None)
 
     def declare(self, queue: QueueView | None) -> None:
         """See that a queue's limits are in its row before anything stands in the queue."""
@@ -119,18 +122,13 @@ class Process:
 
     # -- what people did ---------------------------------------------------
 
-    def _ended_by_people(self, *, using: str, rows: list[Any], **_: Any) -> None:
-        if using != self.using:
-            return
+    def ended_by_people(self, rows: list[tuple[int, str, int | None]]) -> None:
+        """Wake whoever waits for workflows that a person ended: (id, workflow id, parent)."""
         parents = sorted({parent for _, _, parent in rows if parent is not None})
         if parents and self.look(self.store, parents):
-            self.ringer.ring(READY)
-        self.ringer.ring(CANCELLED)
-        self.ringer.ring(DONE)
-
-    def _ready_by_people(self, *, using: str, **_: Any) -> None:
-        if using == self.using:
-            self.ringer.ring(READY)
+            self.ring(READY)
+        self.ring(CANCELLED)
+        self.ring(DONE)
 
 
 class Reader:
@@ -146,6 +144,10 @@ class Reader:
     def status(self, workflow_id: str) -> Any:
         with self._lock:
             return self._store.status(workflow_id)
+
+    def behind(self, queue: str, workflow_ids: list[str]) -> set[str]:
+        with self._lock:
+            return self._store.behind(queue, workflow_ids)
 
     def recorded(self, id: int, position: int) -> Any:
         with self._lock:
@@ -177,3 +179,16 @@ def process(using: str | None = None) -> Process:
             if using not in _processes:
                 _processes[using] = Process(using)
     return _processes[using]
+
+
+def _ended_by_people(using: str, rows: list[tuple[int, str, int | None]], **_: Any) -> None:
+    process(using).ended_by_people(rows)
+
+
+def _ready_by_people(using: str, **_: Any) -> None:
+    process(using).ring(READY)
+
+
+# Here and not in a Process: one that only ever cancels and resumes is made by doing so.
+workflows_ended.connect(_ended_by_people)
+workflows_ready.connect(_ready_by_people)

@@ -96,11 +96,15 @@ class Registry:
             )
         return spec
 
-    def names(self, *, is_async: bool) -> list[str]:
-        """Return every name and alias of one colour."""
+    def names(self, *, is_async: bool | None = None) -> list[str]:
+        """Return every name and alias of one colour; None for both."""
         self.resolve()
         with self._lock:
-            return [name for name, spec in self._specs.items() if spec.is_async is is_async]
+            return [
+                name
+                for name, spec in self._specs.items()
+                if is_async is None or spec.is_async is is_async
+            ]
 
     def limits(self) -> dict[str, int | None]:
         """Return the recoveries granted by name."""

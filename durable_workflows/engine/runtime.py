@@ -19,10 +19,15 @@ class Reader(Protocol):
 
     def ended(self, workflow_ids: list[str]) -> dict[str, Ended]: ...
     def status(self, workflow_id: str) -> Any: ...
+    def behind(self, queue: str, workflow_ids: list[str]) -> set[str]: ...
     def recorded(self, id: int, position: int) -> Any: ...
 
 
 def never() -> bool:
+    return False
+
+
+def no_queue(name: str) -> bool:
     return False
 
 
@@ -42,6 +47,7 @@ class Runtime:
     suspends: bool = True  # False: long waits pass in place, as in an inline run
     suspend_after: float = 1.0  # seconds; shorter waits stay in memory
     crowded: Callable[[], bool] = never  # whether somebody waits for this run's slot
+    holds: Callable[[str], bool] = no_queue  # whether a queue's workflows keep their places
     isolate: Callable[[], None] = nothing  # called in the context of a beginning async run
     mend: Callable[[], None] = nothing  # called in the thread of a step's body that failed
     app_version: str = ""

@@ -96,17 +96,19 @@ def refuse_main(spec: WorkflowSpec, here_process: Process) -> None:
 
 def create(
     rows: Sequence[NewWorkflow], queue: QueueView | None, using: Process | None = None
-) -> list[Created]:
+) -> None:
     """Insert workflows on the caller's connection and ring once they are committed."""
     here_process = using or process()
     if queue is not None:
         here_process.declare(queue)
-    created = here_process.store.create(rows, now=here_process.clock.now_or_none())
-    for row, found in zip(rows, created, strict=True):
-        if not found.fresh:
-            _check_same(row, found)
-    here_process.store.on_commit(lambda: here_process.ringer.ring(READY))
-    return created
+    store, now = here_process.store, here_process.clock.now_or_none()
+    if all(row.is_surely_new for row in rows):
+        store.add(rows, now=now)
+    else:
+        for row, found in zip(rows, store.create(rows, now=now), strict=True):
+            if not found.fresh:
+                _check_same(row, found)
+    store.on_commit(lambda: here_process.ring(READY))
 
 
 def create_named(
@@ -248,7 +250,7 @@ def _rows(
         )
     rows = []
     for number, args in enumerate(argument_lists, start=1):
-        if isinstance(args, str) or not isinstance(args, Sequence):
+        if type(args) is not tuple and (isinstance(args, str) or not isinstance(args, Sequence)):
             raise TypeError(
                 f"enqueue_many takes a tuple of arguments for each start, not {args!r:.80}."
             )

@@ -86,6 +86,10 @@ class Store(ABC):
         """
 
     @abstractmethod
+    def autocommits(self) -> bool:
+        """Return whether a statement by the caller would now commit by itself."""
+
+    @abstractmethod
     def on_commit(self, act: Callable[[], None]) -> None:
         """Run `act` once the caller's open transaction has committed; at once if none is open."""
 
@@ -119,6 +123,10 @@ class Store(ABC):
     @abstractmethod
     def create(self, rows: Sequence[NewWorkflow], *, now: datetime | None = None) -> list[Created]:
         """Insert workflows in the caller's transaction; an id that is there stays as it is."""
+
+    @abstractmethod
+    def add(self, rows: Sequence[NewWorkflow], *, now: datetime | None = None) -> None:
+        """Insert workflows as create() does, with ids that no row can have."""
 
     def create_claimed(
         self, row: NewWorkflow, worker: int, executor_id: str, *, now: datetime | None = None
@@ -192,6 +200,10 @@ class Store(ABC):
     @abstractmethod
     def ended(self, workflow_ids: Sequence[str]) -> dict[str, Ended]:
         """Return the outcomes of those that have ended."""
+
+    @abstractmethod
+    def behind(self, queue: str, workflow_ids: Sequence[str]) -> set[str]:
+        """Return those that wait for their first claim in a queue of one place that is held."""
 
     @abstractmethod
     def status(self, workflow_id: str) -> StatusRow | None: ...
@@ -278,6 +290,13 @@ class Store(ABC):
     @abstractmethod
     def queues(self) -> dict[str, QueueView]:
         """Return every queue with a row, and those that have ready workflows without one."""
+
+    @abstractmethod
+    def strangers(self, names: Sequence[str], queues: Sequence[str] | None) -> dict[str, int]:
+        """Return how many ready workflows have a name other than these, by their name.
+
+        In these queues and in none; None for all. Counted among the first 10,000 ready.
+        """
 
     @abstractmethod
     def declare_queues(self, queues: Iterable[QueueView]) -> None:

@@ -23,8 +23,8 @@ from durable_workflows.core.records import (
 from durable_workflows.store import pg_connection
 from durable_workflows.store.base import Plan
 from durable_workflows.store.pg_connection import ints, texts
-from durable_workflows.store.session import Borrowed, Owned, Statement
-from durable_workflows.store.sql import FINAL, READY, Dump, SQLStore, named
+from durable_workflows.store.session import Borrowed, Owned
+from durable_workflows.store.sql import ENDED_ROW, FINAL, READY, Dump, Part, SQLStore, named
 
 NOW = "COALESCE(%s::timestamptz, clock_timestamp())"
 
@@ -34,13 +34,14 @@ NEW = (
     " queue_partition_key, parent_id, parent_position, attributes, authenticated_user, app_version,"
     " attempt, recoveries, waits, created_at, updated_at"
 )
-CREATE = f"""
+ADD = f"""
 INSERT INTO {{workflow}} ({NEW})
 VALUES (%s, %s, %s, %s, %s, %s,
         {NOW} + %s::float8 * interval '1 second', %s::float8, %s, %s, %s::bigint, %s::int,
         %s::jsonb, %s, %s, 0, 0, '', {NOW}, {NOW})
-ON CONFLICT (workflow_id) DO NOTHING RETURNING id
 """
+UNLESS_THERE = "ON CONFLICT (workflow_id) DO NOTHING RETURNING id, workflow_id"
+CREATE = ADD + UNLESS_THERE
 CLAIMED = """w.id, w.workflow_id, w.name, w.queue, w.input, w.attempt, w.worker_id, w.recoveries,
     w.parent_id, w.waits, w.authenticated_user"""
 THERE = "SELECT id, workflow_id, name FROM {workflow} WHERE workflow_id = ANY (%s::text[])"
@@ -53,10 +54,8 @@ ROWS = """unnest(
 NEW_VALUES = f"""n.workflow_id, n.name, n.status, n.queue, n.priority, n.input,
     {NOW} + n.delay * interval '1 second', n.timeout, n.deduplication_id, n.partition_key,
     n.parent, n.position, n.attributes::jsonb, n.who, n.version, 0, 0, '', {NOW}, {NOW}"""
-CREATE_MANY = f"""
-INSERT INTO {{workflow}} ({NEW}) SELECT {NEW_VALUES} FROM {ROWS}
-ON CONFLICT (workflow_id) DO NOTHING RETURNING id, workflow_id
-"""
+ADD_MANY = f"INSERT INTO {{workflow}} ({NEW}) SELECT {NEW_VALUES} FROM {ROWS}"
+CREATE_MANY = f"{ADD_MANY} {UNLESS_THERE}"
 
 # Rides dw_ready, one short range per queue. FOR UPDATE, not the weaker lock of all
 # other moves: an atomic step of an old attempt still holds FOR KEY SHARE, and no new
@@ -174,6 +173,11 @@ SET status = t.status, output = t.output, error = t.error, worker_id = NULL, wak
     waits = '', deduplication_id = NULL, completed_at = {NOW}, updated_at = {NOW}
 FROM t WHERE w.id = t.id RETURNING w.id
 """
+# What a busy sync worker writes most, as one statement: the two touch different rows.
+STEPS_AND_OUTCOMES = f"""
+WITH recorded AS ({STEPS}), ended AS ({OUTCOMES})
+SELECT workflow_id, position FROM recorded UNION ALL SELECT id, {ENDED_ROW} FROM ended
+"""
 WAITS = f"""
 WITH e AS (SELECT * FROM unnest(%s::bigint[], %s::int[], %s::bigint[], %s::text[], %s::float8[],
                                 %s::int[]) AS e(id, attempt, worker, waits, seconds, keeps)),
@@ -222,6 +226,11 @@ SELECT (SELECT count(*) FROM woken), (SELECT count(*) FROM due)
 ENDED = f"""
 SELECT workflow_id, status, output, error FROM {{workflow}}
 WHERE workflow_id = ANY (%s::text[]) AND status IN {FINAL}
+"""
+BEHIND = """
+SELECT w.workflow_id FROM {workflow} w
+WHERE w.workflow_id = ANY (%s::text[]) AND w.queue = %s AND w.status IN ('ENQUEUED', 'DELAYED')
+  AND EXISTS (SELECT 1 FROM {queue} q WHERE q.name = w.queue AND q.hold AND q.concurrency = 1)
 """
 STATUS = """
 SELECT w.id, w.workflow_id, w.status, w.name, w.input, w.output, w.error,
@@ -333,6 +342,13 @@ UNION ALL
 SELECT queue, NULL, NULL, false, false FROM seen
 WHERE queue IS NOT NULL AND NOT EXISTS (SELECT 1 FROM {{queue}} q WHERE q.name = seen.queue)
 """
+STRANGERS = f"""
+SELECT name, count(*) FROM (
+    SELECT w.name FROM {{workflow}} w
+    WHERE {READY} AND (%s::text[] IS NULL OR w.queue = ANY (%s::text[])) LIMIT 10000
+) ready
+WHERE NOT name = ANY (%s::text[]) GROUP BY name
+"""
 DECLARE = """
 INSERT INTO {queue} (name, concurrency, worker_concurrency, hold, paused)
 SELECT d.name, d.concurrency, d.worker_concurrency, d.hold = 1, false
@@ -355,7 +371,7 @@ class PostgreSQLStore(SQLStore):
 
     @classmethod
     def on(cls, using: str, **tables: str) -> PostgreSQLStore:
-        return cls(Borrowed(using, pg_connection.run), named(globals(), **tables))
+        return cls(Borrowed(using, pg_connection.run_for_caller), named(globals(), **tables))
 
     def dedicated(self) -> PostgreSQLStore:
         return PostgreSQLStore(Owned(self.session.using, pg_connection), self.sql)
@@ -470,10 +486,15 @@ class PostgreSQLStore(SQLStore):
         self.session.execute(self.sql["MISS"], [now])
         return [id for (id,) in [*late, *gone]]
 
-    def _starts(self, entries: list[StepEntry], now: datetime | None) -> list[Statement]:
+    def _starts(self, entries: list[StepEntry], now: datetime | None) -> list[Part]:
         children = [child for entry in entries for child in entry.children]
         params = [*self._step_rows(entries), now, now, now, now, *self._new_rows(children)]
-        return [(self.sql["STARTS"], params)]
+        return [("STARTS", params)]
+
+    def _joined(self, parts: list[Part]) -> list[Part]:
+        if [name for name, _ in parts] == ["STEPS", "OUTCOMES"]:
+            return [("STEPS_AND_OUTCOMES", parts[0][1] + parts[1][1])]
+        return parts
 
     # -- rows as arrays ----------------------------------------------------
 

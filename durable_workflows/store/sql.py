@@ -7,6 +7,7 @@ in both, and how a batch becomes parameters: an array per column, or rows as JSO
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import datetime
@@ -49,6 +50,9 @@ from durable_workflows.store.session import Borrowed, Owned, Statement
 E = TypeVar("E", StepEntry, OutcomeEntry, WaitEntry)
 Execute = Callable[..., Any]
 Dump = Callable[[Sequence[Any]], str]
+Part = tuple[str, list[Any]]  # of a batch: the name of a statement and its parameters
+
+ENDED_ROW = -1  # stands for the position where steps and ended workflows come in one answer
 
 FINAL = "('SUCCESS', 'ERROR', 'CANCELLED', 'MAX_RECOVERY_ATTEMPTS_EXCEEDED')"
 READY = "w.worker_id IS NULL AND w.wake_at IS NULL AND w.status IN ('ENQUEUED', 'PENDING')"
@@ -181,26 +185,21 @@ class SQLStore(Store):
     def _limit_idle(self, max_idle: float) -> None:
         """End the transaction by itself if it stays idle so long, where the database can."""
 
+    def autocommits(self) -> bool:
+        return self.session.owned or connections[self.session.using].get_autocommit()
+
     def on_commit(self, act: Callable[[], None]) -> None:
         transaction.on_commit(act, using=self.session.using, robust=True)
 
     # -- starting ----------------------------------------------------------
 
     def create(self, rows: Sequence[NewWorkflow], *, now: datetime | None = None) -> list[Created]:
-        return self._create(self.session.execute, rows, now)
-
-    def _create(
-        self, execute: Execute, rows: Sequence[NewWorkflow], now: datetime | None
-    ) -> list[Created]:
-        if len(rows) == 1:
-            values = new_row(rows[0])
-            found = execute(self.sql["CREATE"], [*values[:6], now, *values[6:], now, now]).rows
-            made = {values[0]: found[0][0]} if found else {}
-        else:
-            result = execute(self.sql["CREATE_MANY"], [now, now, now, *self._new_rows(rows)])
-            made = {workflow_id: id for id, workflow_id in result.rows}
+        inserted = self.session.execute(*self._insertion("CREATE", rows, now)).rows
+        made = {workflow_id: id for id, workflow_id in inserted}
         missing = [row.workflow_id for row in rows if row.workflow_id not in made]
-        known = execute(self.sql["THERE"], [self.texts(missing)]).rows if missing else []
+        known: list[tuple[Any, ...]] = []
+        if missing:
+            known = self.session.execute(self.sql["THERE"], [self.texts(missing)]).rows
         there = {row[1]: Created(row[0], row[1], row[2], False) for row in known}
         return [
             Created(made[row.workflow_id], row.workflow_id, row.name, True)
@@ -208,6 +207,15 @@ class SQLStore(Store):
             else there[row.workflow_id]
             for row in rows
         ]
+
+    def add(self, rows: Sequence[NewWorkflow], *, now: datetime | None = None) -> None:
+        self.session.execute(*self._insertion("ADD", rows, now))
+
+    def _insertion(self, verb: str, rows: Sequence[NewWorkflow], now: datetime | None) -> Statement:
+        if len(rows) == 1:
+            values = new_row(rows[0])
+            return self.sql[verb], [*values[:6], now, *values[6:], now, now]
+        return self.sql[f"{verb}_MANY"], [now, now, now, *self._new_rows(rows)]
 
     def _new_rows(self, rows: Sequence[NewWorkflow]) -> list[str]:
         t, i = self.texts, self.ints
@@ -228,25 +236,35 @@ class SQLStore(Store):
     ) -> list[Answer] | None:
         steps, starts, outcomes, waits = by_kind(entries)
         impatient = "" if not patient else "_PATIENT"
-        statements: list[Statement] = []
+        parts: list[Part] = []
         # Sorted by id: two batches that meet lock the same rows in the same order.
         if steps:
-            statements.append((self.sql["STEPS"], [*self._step_rows(by_id(steps)), now]))
+            parts.append(("STEPS", [*self._step_rows(by_id(steps)), now]))
         if starts:
-            statements += self._starts(by_id(starts), now)
+            parts += self._starts(by_id(starts), now)
         if outcomes:
             rows = self._outcome_rows(by_id(outcomes))
-            statements.append((self.sql["OUTCOMES" + impatient], [*rows, now, now]))
+            parts.append(("OUTCOMES" + impatient, [*rows, now, now]))
         if waits:
             rows = self._wait_rows(by_id(waits))
-            statements.append((self.sql["WAITS" + impatient], [*rows, now, now]))
-        results = self.session.batch(statements)
+            parts.append(("WAITS" + impatient, [*rows, now, now]))
+        results = self.session.batch(
+            [(self.sql[name], values) for name, values in self._joined(parts)]
+        )
         if sum(len(result.rows) for result in results) == len(entries):
             return None
-        recorded = {row if len(row) == 2 else row[0] for result in results for row in result.rows}
+        recorded = {
+            row if len(row) == 2 and row[1] != ENDED_ROW else row[0]
+            for result in results
+            for row in result.rows
+        }
         return self._answers(entries, recorded)
 
-    def _starts(self, entries: list[StepEntry], now: datetime | None) -> list[Statement]:
+    def _joined(self, parts: list[Part]) -> list[Part]:
+        """Return the parts of a batch, some of them as one statement."""
+        return parts
+
+    def _starts(self, entries: list[StepEntry], now: datetime | None) -> list[Part]:
         raise NotImplementedError
 
     def _step_rows(self, entries: list[StepEntry]) -> list[str]:
@@ -345,6 +363,10 @@ class SQLStore(Store):
     def _ended(self, execute: Execute, workflow_ids: Sequence[str]) -> dict[str, Ended]:
         rows = execute(self.sql["ENDED"], [self.texts(workflow_ids)]).rows
         return {workflow_id: Ended(*row) for workflow_id, *row in rows}
+
+    def behind(self, queue: str, workflow_ids: Sequence[str]) -> set[str]:
+        params = [self.texts(workflow_ids), queue]
+        return {one for (one,) in self.session.execute(self.sql["BEHIND"], params).rows}
 
     def status(self, workflow_id: str) -> StatusRow | None:
         rows = self.session.execute(self.sql["STATUS"], [workflow_id]).rows
@@ -490,6 +512,11 @@ class SQLStore(Store):
             ).rows
         }
 
+    def strangers(self, names: Sequence[str], queues: Sequence[str] | None) -> dict[str, int]:
+        ours = None if queues is None else self.texts(["", *queues])
+        rows = self.session.execute(self.sql["STRANGERS"], [ours, ours, self.texts(names)]).rows
+        return dict(rows)
+
     def declare_queues(self, queues: Iterable[QueueView]) -> None:
         rows = [
             (queue.name, queue.concurrency, queue.worker_concurrency, int(queue.hold))
@@ -517,11 +544,24 @@ def _is_testcases(block: Any) -> bool:
     return bool(block._from_testcase)
 
 
-WRITES = ("INSERT", "UPDATE", "DELETE", "MERGE", "REPLACE", "COPY")
+COMMENTS = re.compile(r"/\*.*?\*/|--[^\n]*", re.DOTALL)
+WRITES = re.compile(r"\s*(INSERT|UPDATE|DELETE|MERGE|REPLACE|COPY|TRUNCATE)\b", re.IGNORECASE)
+# `WITH … UPDATE t`, but not `WITH … SELECT … FOR UPDATE` or `FOR NO KEY UPDATE`.
+WRITES_WITH = re.compile(
+    r"\s*WITH\b.*(\b(INSERT|REPLACE|MERGE)\s+INTO\b|\bDELETE\s+FROM\b|"
+    r"(?<!\bFOR\s)(?<!\bKEY\s)\bUPDATE\s)",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+def is_write(sql: str) -> bool:
+    """Return whether a statement changes rows, as far as its text tells."""
+    bare = COMMENTS.sub(" ", sql)
+    return bool(WRITES.match(bare) or WRITES_WITH.match(bare))
 
 
 def _refuse_writes(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
-    if sql.lstrip()[:7].upper().startswith(WRITES):
+    if is_write(sql):
         raise WrongPlace(
             f"An atomic step writes through the alias {context['connection'].alias!r}, which its "
             "transaction can't roll back. Keep these models on the engine's alias, or use a plain "

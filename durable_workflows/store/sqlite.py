@@ -24,12 +24,13 @@ from durable_workflows.core.records import (
 )
 from durable_workflows.store import sqlite_connection
 from durable_workflows.store.base import Plan
-from durable_workflows.store.session import Borrowed, Owned, Statement
+from durable_workflows.store.session import Borrowed, Owned
 from durable_workflows.store.sql import (
     FINAL,
     READY,
     Dump,
     Execute,
+    Part,
     SQLStore,
     named,
     new_row,
@@ -68,11 +69,12 @@ NEW = (
     " queue_partition_key, parent_id, parent_position, attributes, authenticated_user, app_version,"
     " attempt, recoveries, waits, created_at, updated_at"
 )
-CREATE = f"""
+ADD = f"""
 INSERT INTO {{workflow}} ({NEW})
 VALUES (?, ?, ?, ?, ?, ?, {after_now("?")}, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, '', {NOW}, {NOW})
-ON CONFLICT (workflow_id) DO NOTHING RETURNING id
 """
+UNLESS_THERE = "ON CONFLICT (workflow_id) DO NOTHING RETURNING id, workflow_id"
+CREATE = ADD + UNLESS_THERE
 NEW_VALUES = f"""n.workflow_id, n.name, n.status, n.queue, n.priority, n.input,
     {after_now("n.delay")}, n.timeout, n.deduplication_id, n.partition_key, n.parent, n.position,
     n.attributes, n.who, n.version, 0, 0, '', {NOW}, {NOW}"""
@@ -81,10 +83,10 @@ NEW_COLUMNS = (
     *("deduplication_id", "partition_key", "parent", "position", "attributes", "who", "version"),
 )
 # WHERE true: else the parser takes ON CONFLICT for the condition of a join.
-CREATE_MANY = f"""
+ADD_MANY = f"""
 INSERT INTO {{workflow}} ({NEW}) SELECT {NEW_VALUES} FROM {rows(*NEW_COLUMNS)} n WHERE true
-ON CONFLICT (workflow_id) DO NOTHING RETURNING id, workflow_id
 """
+CREATE_MANY = ADD_MANY + UNLESS_THERE
 THERE = """
 SELECT id, workflow_id, name FROM {workflow}
 WHERE workflow_id IN (SELECT value FROM json_each(?))
@@ -216,6 +218,12 @@ ENDED = f"""
 SELECT workflow_id, status, output, error FROM {{workflow}}
 WHERE workflow_id IN (SELECT value FROM json_each(?)) AND +status IN {FINAL}
 """
+BEHIND = """
+SELECT w.workflow_id FROM {workflow} w
+WHERE w.workflow_id IN (SELECT value FROM json_each(?)) AND w.queue = ?
+  AND +w.status IN ('ENQUEUED', 'DELAYED')
+  AND EXISTS (SELECT 1 FROM {queue} q WHERE q.name = w.queue AND q.hold AND q.concurrency = 1)
+"""
 # The empty string keeps Python from reading the column by its declared type.
 STATUS = """
 SELECT w.id, w.workflow_id, w.status, w.name, w.input, w.output, w.error,
@@ -299,6 +307,13 @@ UNION ALL
 SELECT queue, NULL, NULL, 0, 0 FROM seen
 WHERE queue IS NOT NULL AND NOT EXISTS (SELECT 1 FROM {{queue}} q WHERE q.name = seen.queue)
 """
+STRANGERS = f"""
+SELECT name, count(*) FROM (
+    SELECT w.name FROM {{workflow}} w
+    WHERE {READY} AND (? IS NULL OR w.queue IN (SELECT value FROM json_each(?))) LIMIT 10000
+) ready
+WHERE name NOT IN (SELECT value FROM json_each(?)) GROUP BY name
+"""
 DECLARE = f"""
 INSERT INTO {{queue}} (name, concurrency, worker_concurrency, hold, paused)
 SELECT d.name, d.concurrency, d.worker_concurrency, d.hold, 0
@@ -369,15 +384,15 @@ class SQLiteStore(SQLStore):
     def _was_undone(self, error: BaseException) -> bool:
         return isinstance(error, Exception) and sqlite_connection.is_retryable(error)
 
-    def _starts(self, entries: list[StepEntry], now: datetime | None) -> list[Statement]:
+    def _starts(self, entries: list[StepEntry], now: datetime | None) -> list[Part]:
         children = [
             (*new_row(child), entry.attempt, entry.worker)
             for entry in entries
             for child in entry.children
         ]
         return [
-            (self.sql["CHILDREN"], [now, now, now, encode(children)]),
-            (self.sql["STEPS"], [*self._step_rows(entries), now]),
+            ("CHILDREN", [now, now, now, encode(children)]),
+            ("STEPS", [*self._step_rows(entries), now]),
         ]
 
     def look(

@@ -88,6 +88,7 @@ class _Drain:
             waiters=DeafWaiters(here.open_listener),
             payload_max_bytes=here.settings.payload_max_bytes,
             suspend_after=0.0,
+            holds=lambda queue: True,  # the row tells
             app_version=here.settings.app_version,
         )
 
@@ -99,16 +100,12 @@ class _Drain:
             self.store.look(ids, now=self.clock.now_or_none())
 
     def claim(self) -> list[Claim]:
-        names = [
-            *self.process.registry.names(is_async=False),
-            *self.process.registry.names(is_async=True),
-        ]
         self.store.declare_queues(self.process.registry.declared())
         queues = {"": QueueView(""), **self.store.queues()}
         return self.store.claim(
             self.worker,
             executor_id(),
-            names,
+            self.process.registry.names(),
             list(queues.values()),
             BATCH,
             now=self.clock.now_or_none(),

@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
@@ -145,6 +146,9 @@ class MemoryStore(Store):
     def atomic_step(self, max_idle: float) -> AbstractContextManager[None]:
         return self.transaction()
 
+    def autocommits(self) -> bool:
+        return True
+
     def on_commit(self, act: Callable[[], None]) -> None:
         with self._lock:
             if self._depth:
@@ -163,6 +167,9 @@ class MemoryStore(Store):
                     f"in queue {clashing[0].queue!r}"
                 )
             return [self._insert(row, self._at(now)) for row in rows]
+
+    def add(self, rows: Sequence[NewWorkflow], *, now: datetime | None = None) -> None:
+        self.create(rows, now=now)
 
     def _clashes(self, new: NewWorkflow) -> bool:
         wanted = new.options.deduplication_id
@@ -368,6 +375,18 @@ class MemoryStore(Store):
                 if row.status in states.FINAL
             }
 
+    def behind(self, queue: str, workflow_ids: Sequence[str]) -> set[str]:
+        with self._lock:
+            view = self.tables.queues.get(queue)
+            if view is None or not view.hold or view.concurrency != 1:
+                return set()
+            rows = self._rows(self.tables.ids.get(one, 0) for one in workflow_ids)
+            return {
+                row.new.workflow_id
+                for row in rows
+                if row.new.queue == queue and row.status in (states.ENQUEUED, states.DELAYED)
+            }
+
     def status(self, workflow_id: str) -> StatusRow | None:
         with self._lock:
             row = self.tables.rows.get(self.tables.ids.get(workflow_id, 0))
@@ -539,6 +558,16 @@ class MemoryStore(Store):
                 if row.ready and row.new.queue not in self.tables.queues
             }
             return {**self.tables.queues, **{name: QueueView(name) for name in sorted(unknown)}}
+
+    def strangers(self, names: Sequence[str], queues: Sequence[str] | None) -> dict[str, int]:
+        with self._lock:
+            return Counter(
+                row.new.name
+                for row in self.tables.rows.values()
+                if row.ready
+                and row.new.name not in names
+                and (queues is None or row.new.queue in ("", *queues))
+            )
 
     def declare_queues(self, queues: Iterable[QueueView]) -> None:
         with self._lock:

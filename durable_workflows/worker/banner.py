@@ -14,12 +14,11 @@ from durable_workflows.worker.worker import Orders
 def banner(orders: Orders) -> list[str]:
     here = process()
     connection = connections[here.using]
-    names = [*here.registry.names(is_async=False), *here.registry.names(is_async=True)]
     queues = "all queues" if orders.queues is None else "queues " + ", ".join(orders.queues)
     return [
         f"durable_workflows worker · Django {django.get_version()} · {connection.display_name} "
         f"{_version(here.using)}, alias {here.using!r}",
-        f"  runs {len(names)} workflows from {queues}: "
+        f"  runs {len(here.registry.names())} workflows from {queues}: "
         f"{orders.threads} threads for def, {orders.async_slots} slots for async def",
         f"  takes up to {orders.connections} connections{_of_most(here.using)}; "
         f"lease {settings().lease_seconds:g} s",
@@ -44,7 +43,7 @@ def problems(orders: Orders) -> list[str]:
             for name in orders.queues
             if name not in known
         ]
-    if not here.registry.names(is_async=False) and not here.registry.names(is_async=True):
+    if not here.registry.names():
         found.append("No workflow is registered. Put them into a module `workflows` of an app.")
     most = here.store.most_connections()
     if most is not None and orders.connections > most * 2 // 3:

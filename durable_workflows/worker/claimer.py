@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import time
 
@@ -11,6 +12,7 @@ from durable_workflows.store.wakeup import READY, Listener
 from durable_workflows.worker.crew import Colour, Crew
 from durable_workflows.worker.service import Service
 
+IN_VAIN = 10  # times what a claim that found nothing took: so long its colour is not asked for
 VIEWS_EVERY = 1.0  # seconds between two looks at the queues' rows and limits
 
 
@@ -24,32 +26,55 @@ class Claimer(Service):
         self._views: dict[str, QueueView] = {}
         self._views_at = float("-inf")
         self._declared = -1
+        self._put_off = math.inf  # seconds until a colour that was not asked for now
         self.found_nothing = False  # the last look at the database found nothing to take
         crew.on_room = self.interrupt
 
     # -- ticks -------------------------------------------------------------
 
     def tick(self) -> float:
-        listener = self._listening()
-        claimed, more = 0, False
-        for colour in self.crew.colours():
-            claimed += self._fill(listener, colour)
-            more = more or (colour.filled and colour.asks() > 0)
+        listener, colours = self._listening(), self.crew.colours()
+        self._put_off = math.inf
+        if colours and all(colour.asks() and not colour.filled for colour in colours):
+            claimed = self._fill_together(listener, colours)
+        else:
+            claimed = sum(self._fill(listener, colour) for colour in colours)
         self.found_nothing = not claimed
+        more = any(colour.filled and colour.asks() > 0 for colour in colours)
         # A claim that got less than it asked for took all there was: what comes now rings.
-        return 0.0 if more else self.process.clock.jitter(self.process.settings.poll_seconds)
+        poll = self.process.clock.jitter(self.process.settings.poll_seconds)
+        return 0.0 if more else min(poll, self._put_off)
 
     def _fill(self, listener: Listener, colour: Colour) -> int:
+        if (rests := colour.rests_until - time.monotonic()) > 0:
+            self._put_off = min(self._put_off, rests)
+            return 0
         asked = colour.asks()
         if not asked:
             colour.filled = True  # not looked: there may be more, as far as is known
             asked = colour.asks()
         if not asked:
             return 0
+        began = time.monotonic()
         claims = self._claim(listener, colour.names(), asked)
         colour.filled = len(claims) == asked
         if claims:
             self.crew.take(colour, claims)
+        else:
+            # In vain, perhaps past thousands that are the other colour's: not at every turn.
+            ended = time.monotonic()
+            colour.rests_until = ended + IN_VAIN * (ended - began)
+        return len(claims)
+
+    def _fill_together(self, listener: Listener, colours: list[Colour]) -> int:
+        """Claim for both in one statement: each has room, and left nothing behind last time."""
+        asked = min(colour.asks() for colour in colours)
+        names = [name for colour in colours for name in colour.names()]
+        claims = self._claim(listener, names, asked)
+        for colour in colours:
+            colour.filled = len(claims) == asked  # one after the other from now on
+            if own := [claim for claim in claims if claim.name in colour.names()]:
+                self.crew.take(colour, own)
         return len(claims)
 
     def pause(self, seconds: float) -> None:
@@ -99,6 +124,7 @@ class Claimer(Service):
             self._views = {"": QueueView(""), **listener.store.queues()}
             self._views_at = time.monotonic()
             self.crew.limited = {name for name, view in self._views.items() if view.limited}
+            self.crew.holding = {name for name, view in self._views.items() if view.hold}
         views = [
             view
             for name, view in self._views.items()

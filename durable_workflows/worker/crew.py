@@ -32,6 +32,7 @@ class Colour(Host):
         self.busy = 0  # claimed, and the function has not ended
         self.unsettled = 0  # ended, and the commit is not known
         self.filled = False  # the last claim got all it asked for: there is more
+        self.rests_until = 0.0  # monotonic; a claim for it alone was in vain
         self._names: list[str] = []
         self._version = -1
         self._ends = 0
@@ -105,6 +106,7 @@ class Crew:
         self.held: dict[int, Claim] = {}
         self.runs: dict[int, Run] = {}  # those whose function has begun and not ended
         self.limited: set[str] = set()  # queues whose places are counted
+        self.holding: set[str] = set()  # queues whose workflows keep their places while they wait
         self.lock = threading.Lock()
         self.threads = Colour(self, registry, threads, is_async=False)
         self.tasks = Colour(self, registry, async_slots, is_async=True)

@@ -1,6 +1,6 @@
 """One thread and one direct connection for all that looks after things.
 
-Its parts take turns: keeper, rescuer and timer. Each does a bounded piece of work and
+Its parts take turns: keeper, rescuer, timer and lookout. Each does a bounded piece of work and
 says when it wants its next turn, so that none of them can starve the beat.
 """
 
@@ -11,22 +11,23 @@ import time
 from durable_workflows.engine.process import Process
 from durable_workflows.store.wakeup import CANCELLED, Listener
 from durable_workflows.worker.keeper import Keeper
+from durable_workflows.worker.lookout import Lookout
 from durable_workflows.worker.rescuer import Rescuer
 from durable_workflows.worker.service import Service
 from durable_workflows.worker.timer import Timer
 
-Part = Keeper | Rescuer | Timer
+Part = Keeper | Rescuer | Timer | Lookout
 
 
 class Housekeeper(Service):
     name = "housekeeper"
 
-    def __init__(self, process: Process, keeper: Keeper, listener: Listener):
+    def __init__(self, process: Process, keeper: Keeper, lookout: Lookout, listener: Listener):
         super().__init__()
         self.process, self._listener = process, listener
         self._keeper = keeper
         self._due: dict[Part, float] = dict.fromkeys(
-            (keeper, Rescuer(process), Timer(process)), 0.0
+            (keeper, Rescuer(process), Timer(process), lookout), 0.0
         )
         process.ringer.subscribe(CANCELLED, self.interrupt)
 

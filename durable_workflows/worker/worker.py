@@ -20,6 +20,7 @@ from durable_workflows.worker.claimer import Claimer
 from durable_workflows.worker.crew import Crew
 from durable_workflows.worker.housekeeper import Housekeeper
 from durable_workflows.worker.keeper import Keeper
+from durable_workflows.worker.lookout import Lookout
 from durable_workflows.worker.slots import ORM_THREADS, LoopSlots, ThreadSlots, close_broken
 
 logger = logging.getLogger("durable_workflows.worker")
@@ -61,7 +62,9 @@ class Worker:
         self._journal = GroupJournal(pens, process.aftermath, side=self._side)
         self._reader = Reader(store.dedicated())
         self._hire(self._runtime())
-        self._housekeeper = Housekeeper(process, Keeper(process, crew, self._enlist), watch)
+        keeper = Keeper(process, crew, self._enlist)
+        lookout = Lookout(process, self._queues())
+        self._housekeeper = Housekeeper(process, keeper, lookout, watch)
         self._claimer = Claimer(process, crew, self._queues())
         self._housekeeper.start()
         self._claimer.start()
@@ -90,6 +93,7 @@ class Worker:
             payload_max_bytes=process.settings.payload_max_bytes,
             suspend_after=process.settings.suspend_after_seconds,
             mend=close_broken,
+            holds=lambda queue: queue in self.crew.holding,
             app_version=process.settings.app_version,
         )
 

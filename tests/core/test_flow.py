@@ -8,6 +8,7 @@ from durable_workflows.core import flow
 from durable_workflows.core.failure import decode_error, encode_error
 from durable_workflows.core.flow import (
     Await,
+    Blocks,
     Find,
     Invoke,
     InvokeAtomic,
@@ -30,6 +31,7 @@ from durable_workflows.errors import (
     NonDeterminism,
     NonExistentWorkflow,
     ResultTimeout,
+    WaitsBehindItself,
 )
 
 CAP = 10_000
@@ -345,7 +347,8 @@ def test_many_starts_are_one_record():
 
 def test_a_result_is_copied_into_the_record():
     talk = Talk(flow.result_flow(call(RESULT), "child", 30))
-    assert talk.asked == Await(Wait("result", what=("child",)), 30)
+    assert talk.asked == Blocks(("child",))
+    assert talk.tell(None) == Await(Wait("result", what=("child",)), 30)
     output = encode_value((1, 2), cap=CAP)
     assert talk.tell({"child": Ended("SUCCESS", output, None)}) == Record(
         output=output, child="child"
@@ -367,6 +370,7 @@ def test_a_result_is_copied_into_the_record():
 )
 def test_a_wait_without_a_result_records_why_and_raises_it(ended, error):
     talk = Talk(flow.result_flow(call(RESULT), "child", 30))
+    talk.tell(None)  # nothing stands in its way
     recorded = talk.tell({"child": ended} if ended else {})
     assert isinstance(decode_error(recorded.error), error)
     with pytest.raises(error):
@@ -399,9 +403,26 @@ def test_an_outcome_without_a_value_is_raised(ended, error):
 
 def test_the_first_is_the_first_as_they_were_given():
     talk = Talk(flow.first_flow(call(FIRST), ("a", "b", "c")))
+    assert talk.tell(None) == Await(Wait("first", what=("a", "b", "c")))
     recorded = talk.tell(dict.fromkeys(("c", "b"), Ended("SUCCESS", None, None)))
     assert recorded.child == "b"
     assert talk.end() == "b"
+
+
+@pytest.mark.parametrize(
+    "flow_of",
+    [
+        lambda: flow.result_flow(call(RESULT), "child", None),
+        lambda: flow.first_flow(call(FIRST), ("child",)),
+    ],
+)
+def test_a_wait_that_could_never_end_is_refused_and_the_refusal_recorded(flow_of):
+    talk = Talk(flow_of())
+    recorded = talk.tell("orders")
+    assert (recorded.child, recorded.output) == ("child", None)
+    assert isinstance(decode_error(recorded.error), WaitsBehindItself)
+    with pytest.raises(WaitsBehindItself, match="'orders'"):
+        talk.tell(None)
 
 
 # -- statuses -----------------------------------------------------------------------------------------

@@ -490,9 +490,11 @@ def test_damage_to_a_stored_value_is_noticed_or_harmless(value, data):
     text = payload.encode_value(value, cap=CAP)
     at = data.draw(st.integers(0, len(text) - 1))
     try:
-        payload.decode_value(text[:at] + data.draw(st.characters()) + text[at + 1 :])
+        other = payload.decode_value(text[:at] + data.draw(st.characters()) + text[at + 1 :])
     except CorruptPayload:
-        pass
+        return
+    again = payload.encode_value(other, cap=2 * CAP)  # a value like any other
+    assert payload.encode_value(payload.decode_value(again), cap=2 * CAP) == again
 
 
 # Errors

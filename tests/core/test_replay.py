@@ -30,8 +30,8 @@ def test_another_name_or_kind_is_changed_code_and_both_are_named(asked):
 
 @pytest.mark.parametrize("position", [3, 4, 100])
 def test_code_that_ends_at_or_after_its_last_recorded_step_is_unchanged(position):
-    check_end("order-7", position, {1: record(1), 3: record(3)})
-    check_end("order-7", position, {})
+    assert check_end("order-7", position, {1: record(1), 3: record(3)}) is None
+    assert check_end("order-7", position, {}) is None
 
 
 def test_code_that_ends_early_is_told_the_first_step_it_left_out():

@@ -88,11 +88,12 @@ def test_all_workers_killed_at_once_lose_nothing(scene, dice):
     scene.worker()
     scene.worker()
     scene.finish()
-
     print(f"all ended {time.monotonic() - killed_at:.1f} s after the last kill")
+
     assert scene.all_succeeded()
     assert scene.rows(recoveries__gt=0).count() > 10
-    assert Worker.objects.filter(state="dead").count() == 6
+    # One that owned nothing is nobody's hurry: its lease may outlast the work.
+    until(lambda: Worker.objects.filter(state="dead").count() == 6, "all six are known as dead")
 
 
 def test_a_workflow_that_kills_its_process_is_given_up_alone(scene):

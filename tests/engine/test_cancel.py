@@ -365,3 +365,19 @@ def test_a_waiting_workflow_is_resumed_by_the_worker(worker, halting, calls, row
 
     assert calls == ["before"]
     cancel_workflow(handle.workflow_id)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_process_that_does_nothing_but_cancel_wakes_those_who_wait(rows, monkeypatch):
+    @workflow
+    def parent():
+        return start_workflow(slow, 3600, "never").get_result()
+
+    handle = start_workflow(parent)
+    run_until_idle(skip_time=False)
+    assert rows.of(handle).wake_at is not None
+    monkeypatch.setattr("durable_workflows.engine.process._processes", {})
+
+    assert Workflow.objects.exclude(workflow_id=handle.workflow_id).cancel() == 1
+
+    assert rows.of(handle).wake_at is None

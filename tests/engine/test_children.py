@@ -23,6 +23,7 @@ from durable_workflows.errors import (
     AwaitedWorkflowMaxRecoveryAttemptsExceeded,
     NonExistentWorkflow,
     ResultTimeout,
+    WaitsBehindItself,
 )
 from durable_workflows.models import Workflow
 from durable_workflows.testing import run_until_idle
@@ -367,3 +368,70 @@ def test_an_unknown_id_in_a_workflow_is_unknown_in_replay_too(rows, colour):
     rows.forget_end(handle)
     run_until_idle()
     assert handle.get_result() == "unknown"
+
+
+# -- behind oneself -------------------------------------------------------------------
+
+
+one_at_a_time = Queue("one-at-a-time", concurrency=1, hold=True)
+two_at_a_time = Queue("two-at-a-time", concurrency=2, hold=True)
+in_turns = Queue("in-turns", concurrency=1)
+
+
+@workflow
+def waits_on(name, *names):
+    queues = {queue.name: queue for queue in (one_at_a_time, two_at_a_time, in_turns)}
+    handles = [queues[each].enqueue(doubled, 4) for each in (name, *names)]
+    return wait_first(handles).get_result()
+
+
+@workflow
+async def waits_on_async(name, *names):
+    queues = {queue.name: queue for queue in (one_at_a_time, two_at_a_time, in_turns)}
+    handles = [await queues[each].enqueue_async(doubled, 4) for each in (name, *names)]
+    return await (await wait_first_async(handles)).get_result()
+
+
+@pytest.mark.parametrize("waits", [waits_on, waits_on_async])
+def test_waiting_behind_oneself_on_a_holding_queue_is_refused_at_the_call(rows, waits):
+    handle = one_at_a_time.enqueue(waits, one_at_a_time.name)
+    run_until_idle()
+
+    with pytest.raises(WaitsBehindItself, match="hold=True"):
+        handle.get_result()
+    assert rows.steps(handle)[-1][1:] == ("first", "wait_first")  # the refusal is the call's result
+    (child,) = Workflow.objects.exclude(workflow_id=handle.workflow_id)
+    assert child.status == "SUCCESS"  # its turn came
+
+
+def test_the_result_of_a_child_behind_oneself_is_refused_as_well():
+    @workflow
+    def parent():
+        try:
+            one_at_a_time.enqueue(doubled, 4).get_result()
+        except WaitsBehindItself as refusal:
+            sleep(60)  # and is the same after the wait
+            return str(refusal)
+
+    handle = one_at_a_time.enqueue(parent)
+    run_until_idle()
+
+    assert "'one-at-a-time'" in handle.get_result()
+
+
+@pytest.mark.parametrize("waits", [waits_on, waits_on_async])
+@pytest.mark.parametrize(
+    "queue, names",
+    [
+        (in_turns, ["in-turns"]),  # its place is free while it waits
+        (two_at_a_time, ["two-at-a-time"]),
+        (one_at_a_time, ["in-turns"]),
+        (one_at_a_time, ["one-at-a-time", "in-turns"]),  # one of them can begin
+        (None, ["one-at-a-time"]),
+    ],
+)
+def test_waiting_for_what_can_begin_is_not_refused(waits, queue, names):
+    handle = queue.enqueue(waits, *names) if queue else start_workflow(waits, *names)
+    run_until_idle()
+
+    assert handle.get_result() == 8

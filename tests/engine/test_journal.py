@@ -165,7 +165,8 @@ def test_a_batch_of_long_entries_is_written_in_parts(desk, monkeypatch):
     assert set(desk.answers.values()) == {Verdict.RECORDED}
 
 
-def test_two_pens_write_side_by_side():
+def test_two_pens_write_side_by_side_where_the_first_takes_long(monkeypatch):
+    monkeypatch.setattr("durable_workflows.engine.journal.LONG", 0.0)
     desk = Desk(pens=2)
     for pen in desk.pens:
         pen.gate.clear()
@@ -176,6 +177,21 @@ def test_two_pens_write_side_by_side():
     desk.let_go()
 
     assert sorted(pen.batches for pen in desk.pens) == [[[1]], [[2]]]
+    desk.journal.close()
+
+
+def test_what_comes_while_a_write_has_just_begun_is_written_by_the_next(monkeypatch):
+    monkeypatch.setattr("durable_workflows.engine.journal.LONG", 3600.0)
+    desk = Desk(pens=2)
+    for pen in desk.pens:
+        pen.gate.clear()
+    for id in range(1, 5):
+        desk.append_apart(step(id))
+    desk.until_parked(3)
+    desk.let_go()
+
+    batches = [batch for pen in desk.pens for batch in pen.batches]
+    assert [sorted(batch) for batch in batches] == [[1], [2, 3, 4]]
     desk.journal.close()
 
 
@@ -434,6 +450,7 @@ def test_an_entry_whose_row_is_locked_is_written_on_the_side_lane(lanes, way):
 
     assert settled == [Verdict.RECORDED]
     assert side.pen.batches == [[1]]
+    assert desk.told == []  # nothing had been written yet
     side.journal.close()  # others are told after the entry's own run
     assert side.told == [[1]]
 

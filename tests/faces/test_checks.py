@@ -4,10 +4,7 @@ import socket
 import sqlite3
 import struct
 import sys
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
@@ -19,6 +16,7 @@ from django.db import connection, connections
 from durable_workflows import checks
 from durable_workflows.conf import Settings
 from tests.conftest import url_of_the_test_database
+from tests.door import Door
 
 SQLITE = "django.db.backends.sqlite3"
 GOOD_OPTIONS = {
@@ -311,47 +309,15 @@ def test_a_server_that_is_away_is_no_business_of_the_check(engine_on, django_db_
         assert checks.check_server(databases=["engine"]) == []
 
 
-class Deaf:
+class Deaf(Door):
     """A door to PostgreSQL that lets every message through but notifications, as a pooler does."""
 
-    def __init__(self, host: str, port: str):
-        self.target = (host, port)
-        self.listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self.listener.getsockname()[1]
-        threading.Thread(target=self.serve, daemon=True).start()
-
-    def serve(self) -> None:
-        while True:
-            try:
-                front, _ = self.listener.accept()
-            except OSError:
-                return
-            back = self.reach()
-            threading.Thread(target=self.forward, args=(front, back), daemon=True).start()
-            threading.Thread(target=self.answer, args=(back, front), daemon=True).start()
-
-    def reach(self) -> socket.socket:
-        host, port = self.target
-        if not host.startswith("/"):
-            return socket.create_connection((host, int(port)))
-        back = socket.socket(socket.AF_UNIX)
-        back.connect(str(Path(host) / f".s.PGSQL.{port}"))
-        return back
-
-    def forward(self, front: socket.socket, back: socket.socket) -> None:
-        with suppress(OSError):
-            while data := front.recv(65536):
-                back.sendall(data)
-        back.close()
-
-    def answer(self, back: socket.socket, front: socket.socket) -> None:
-        with suppress(OSError):
-            stream = back.makefile("rb")
-            while head := stream.read(5):
-                body = stream.read(struct.unpack("!I", head[1:])[0] - 4)
-                if head[:1] != b"A":
-                    front.sendall(head + body)
-        front.close()
+    def carry(self, back: socket.socket, front: socket.socket) -> None:
+        stream = back.makefile("rb")
+        while head := stream.read(5):
+            body = stream.read(struct.unpack("!I", head[1:])[0] - 4)
+            if head[:1] != b"A":
+                front.sendall(head + body)
 
 
 @pytest.mark.postgresql
@@ -376,9 +342,9 @@ def deaf(engine_on, django_db_setup, django_db_blocker) -> Iterator[str]:
         **database,
         "HOST": "127.0.0.1",
         "PORT": str(server.port),
-        "OPTIONS": {**database["OPTIONS"], "sslmode": "disable", "gssencmode": "disable"},
+        "OPTIONS": {**database["OPTIONS"], **Door.OPTIONS},
     }
     with django_db_blocker.unblock():
         yield engine_on(alias="deaf", **door)
         connections["deaf"].close()
-    server.listener.close()
+    server.close()

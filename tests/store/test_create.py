@@ -17,6 +17,19 @@ def test_the_same_id_again_finds_the_first_one(store, clock):
     assert store.status("a").input == "[1]"
 
 
+@pytest.mark.parametrize("names", ["a", "abc"])
+def test_what_is_surely_new_is_inserted_without_a_look(store, clock, names):
+    rows = [NewWorkflow(one, "f", "[1]", "orders", Options(priority=2)) for one in names]
+
+    store.add(rows, now=clock.now)
+
+    found = [store.status(one) for one in names]
+    assert [(row.name, row.input, row.queue_name, row.priority) for row in found] == [
+        ("f", "[1]", "orders", 2)
+    ] * len(names)
+    assert {row.status for row in found} == {"ENQUEUED"}
+
+
 def test_many_are_answered_in_the_order_they_were_asked_for(store, world):
     there = world.create("b")
 

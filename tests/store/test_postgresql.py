@@ -7,10 +7,11 @@ from datetime import UTC, datetime, timedelta
 
 import psycopg
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 
 from durable_workflows.core.records import NewWorkflow, Verdict, WorkerFacts
 from durable_workflows.models import Worker, Workflow
+from durable_workflows.store import get_store
 from tests.store.conftest import StepFailed, World, for_child, outcome, step, suspend
 
 pytestmark = [pytest.mark.postgresql, pytest.mark.django_db(transaction=True)]
@@ -217,3 +218,66 @@ def test_nobody_is_late_before_the_server_has_been_up_for_a_lease(store):
 @pytest.fixture
 def world(store, clock) -> World:
     return World(store, clock)
+
+
+# -- the caller's connection --------------------------------------------------------------------
+
+
+def prepared() -> list[str]:
+    """Return what the session of this thread's Django connection has prepared of ours."""
+    sql = "SELECT statement FROM pg_prepared_statements WHERE statement LIKE '%INSERT INTO%'"
+    with connection.cursor() as cursor:
+        cursor.execute(sql)
+        return [text for (text,) in cursor.fetchall()]
+
+
+@pytest.fixture
+def callers():
+    connection.close()  # a session without a past
+    store = get_store("default")
+    yield store
+    connection.close()
+
+
+def add(store, *names: str) -> None:
+    for name in names:
+        store.add([NewWorkflow(name, "f", "[]")])
+
+
+def test_lone_starts_are_prepared_from_the_fifth_use_of_a_connection(callers):
+    add(callers, *"abcd")
+    assert prepared() == []
+
+    add(callers, *"efg")
+
+    assert len(prepared()) == 1
+    assert Workflow.objects.count() == 7
+    assert connection.connection.prepare_threshold is None  # the project's own choice stays
+
+
+def test_inside_a_transaction_nothing_is_prepared(callers):
+    for name in "abcdefghi":
+        with transaction.atomic():
+            add(callers, name)
+
+    assert prepared() == []
+
+
+@pytest.mark.parametrize("discard", ["DISCARD ALL", "DEALLOCATE ALL"])
+def test_a_start_whose_statement_was_discarded_is_sent_again(callers, discard):
+    add(callers, *"abcdefg")
+    with connection.cursor() as cursor:
+        cursor.execute(discard)
+
+    add(callers, *"hijklm")
+
+    assert Workflow.objects.count() == 13
+
+
+def test_a_name_that_somebody_else_prepared_stops_the_preparing(callers):
+    with connection.cursor() as cursor:
+        cursor.execute("PREPARE durable_0 AS SELECT 1")
+
+    add(callers, *"abcdefg")
+
+    assert Workflow.objects.count() == 7

@@ -134,3 +134,16 @@ def test_the_audit_finds_what_nobody_known_owns(store, world, worker, people):
         people.spoil("a", worker_id=4711)
 
     assert store.audit() == [("a", "owned by worker 4711, which is not live")]
+
+
+def test_ready_workflows_of_strange_names_are_counted(store, world, worker):
+    for number, (name, queue) in enumerate(
+        [("f", ""), ("g", ""), ("g", "orders"), ("g", "letters"), ("h", "letters")]
+    ):
+        world.create(str(number), name=name, queue=queue)
+    world.create("later", name="k", delay=60)
+    world.write(outcome(world.run(worker, "ended", name="k")))
+
+    assert store.strangers(["f"], None) == {"g": 3, "h": 1}
+    assert store.strangers(["f"], ["orders"]) == {"g": 2}
+    assert store.strangers(["f", "g", "h"], None) == {}

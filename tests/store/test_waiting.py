@@ -2,6 +2,7 @@
 
 import pytest
 
+from durable_workflows.core.records import QueueView
 from durable_workflows.core.waits import RESTING, decode
 from tests.store.conftest import for_child, outcome, step, suspend, until
 
@@ -193,3 +194,18 @@ def test_a_look_at_a_resting_workflow_does_not_wake_it(store, world, worker, clo
 
     assert rescued.recoveries == 4
     assert world.look(rescued.id) == 0
+
+
+@pytest.mark.parametrize(
+    "concurrency, hold, behind", [(1, True, {"b", "c"}), (1, False, set()), (2, True, set())]
+)
+def test_what_stands_behind_one_that_holds_the_only_place(
+    store, world, worker, people, concurrency, hold, behind
+):
+    store.declare_queues([QueueView("q", concurrency, None, hold)])
+    world.run(worker, "a", queue="q")
+    for name, queue in {"b": "q", "c": "q", "d": "q", "e": "other"}.items():
+        world.create(name, queue=queue, delay=60 if name == "c" else None)
+    people.cancel("d")
+
+    assert store.behind("q", ["a", "b", "c", "d", "e", "nobody"]) == behind
