@@ -18,6 +18,7 @@ from benchmarks import contestants, environments, plot, report
 from benchmarks.measure import WORKLOADS, Turn
 from benchmarks.separately import WORDS
 
+QUIET = 2.0  # seconds before each turn: the last one's files are deleted, its pages written
 DOCS = environments.ROOT / "docs"
 
 
@@ -93,6 +94,7 @@ def round_of(
             continue
         size = max(20, turn.n // 5) if quick else turn.n
         values = figures.setdefault(turn.key, [])
+        time.sleep(QUIET)
         try:
             values.append(turn.run(contestant, size))
         except contestants.Failed as error:
