@@ -13,12 +13,13 @@ from durable_workflows.core.names import check_name
 from durable_workflows.core.records import Options
 from durable_workflows.core.replay import STEP
 from durable_workflows.core.retry import Retry
+from durable_workflows.engine.aperform import adrive
+from durable_workflows.engine.call import call_workflow, call_workflow_async
 from durable_workflows.engine.here import here
 from durable_workflows.engine.leaving import forever
-from durable_workflows.engine.perform import adrive, drive, refuse_inside_transaction
+from durable_workflows.engine.perform import drive, refuse_inside_transaction
 from durable_workflows.engine.registry import WorkflowSpec, registry
 from durable_workflows.engine.run import Run
-from durable_workflows.engine.start import call_workflow, call_workflow_async
 from durable_workflows.errors import NotRegistered
 
 P = ParamSpec("P")

@@ -18,12 +18,13 @@ from durable_workflows.core.payload import decode_call, decode_value
 from durable_workflows.core.records import Ended, StatusRow
 from durable_workflows.core.replay import FIRST, RESULT, STATUS
 from durable_workflows.core.states import WorkflowStatusString
+from durable_workflows.engine.aperform import adrive
 from durable_workflows.engine.here import here
 from durable_workflows.engine.leaving import forever
-from durable_workflows.engine.perform import adrive, drive, refuse_inside_transaction
+from durable_workflows.engine.perform import drive, refuse_inside_transaction
 from durable_workflows.engine.process import Process, process
 from durable_workflows.engine.run import InStep, Run
-from durable_workflows.engine.start import _refuse_on_loop
+from durable_workflows.engine.start import refuse_on_loop
 from durable_workflows.errors import (
     DurableError,
     NonExistentWorkflow,
@@ -129,7 +130,7 @@ class WorkflowHandle(Generic[R]):
             call = place.take("result", RESULT)
             return drive(place, call, flow.result_flow(call, self.workflow_id, timeout))
         _refuse_in_step(place, "get_result")
-        _refuse_on_loop("get_result")
+        refuse_on_loop("get_result")
         _check_interval(polling_interval_sec)
         ended = _wait(_home(self), [self.workflow_id], polling_interval_sec, timeout)
         if not ended:
@@ -149,7 +150,7 @@ class WorkflowHandle(Generic[R]):
             call = place.take("status", STATUS)
             return _recorded_status(drive(place, call, flow.status_flow(call, self.workflow_id)))
         if not isinstance(place, InStep):
-            _refuse_on_loop("get_status")
+            refuse_on_loop("get_status")
         return _read_status(_home(self), self.workflow_id)
 
 
@@ -231,7 +232,7 @@ def wait_first(handles: Sequence[H], *, polling_interval_sec: float = 1.0) -> H:
         call = place.take("wait_first", FIRST)
         return by_id[drive(place, call, flow.first_flow(call, tuple(by_id)))]
     _refuse_in_step(place, "wait_first")
-    _refuse_on_loop("wait_first")
+    refuse_on_loop("wait_first")
     _check_interval(polling_interval_sec)
     ended = _wait(_home(handles[0]), list(by_id), polling_interval_sec, None)
     return next(handle for workflow_id, handle in by_id.items() if workflow_id in ended)

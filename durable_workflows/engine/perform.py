@@ -1,16 +1,17 @@
-"""Does what flows ask for: perform() in a thread, aperform() in a coroutine."""
+"""Does what flows ask for, in a thread; what both colours share is here, too.
+
+aperform.py is the twin for coroutines.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import logging
-from collections.abc import Callable
 from dataclasses import asdict
 from time import perf_counter_ns
 from typing import Any
 
-from asgiref.sync import async_to_sync, sync_to_async
+from asgiref.sync import async_to_sync
 
 from durable_workflows.core import flow, waits
 from durable_workflows.core.flow import Effect, Flow
@@ -19,22 +20,17 @@ from durable_workflows.core.records import Ended, StepEntry, StepRecord, Verdict
 from durable_workflows.core.replay import Call
 from durable_workflows.core.waits import Wait
 from durable_workflows.engine.here import here
-from durable_workflows.engine.leaving import forever
 from durable_workflows.engine.run import InStep, Run
-from durable_workflows.engine.runtime import nothing
 from durable_workflows.errors import (
     InsideTransaction,
     LeaseLost,
     NonDeterminism,
     NothingRuns,
-    StepTimeout,
     WorkflowCancelled,
 )
 from durable_workflows.store.base import Answer
 
 logger = logging.getLogger("durable_workflows.run")
-
-# -- in a thread ---------------------------------------------------------------
 
 
 def drive(run: Run, call: Call, steps: Flow) -> Any:
@@ -60,9 +56,10 @@ def drive(run: Run, call: Call, steps: Flow) -> Any:
 def perform(run: Run, call: Call, effect: Effect, began: int) -> Any:
     match effect:
         case flow.Record():
-            return _adopted(run, call, run.runtime.journal.append(_entry(run, call, effect, began)))
+            answer = run.runtime.journal.append(step_entry(run, call, effect, began))
+            return _adopted(run, call, answer)
         case flow.InvokeAtomic():
-            return _invoke_atomic(run, call, effect, began)
+            return invoke_atomic(run, call, effect, began)
         case flow.Invoke():
             return _invoke(run, call, effect)
         case flow.Pause():
@@ -72,11 +69,11 @@ def perform(run: Run, call: Call, effect: Effect, began: int) -> Any:
         case flow.Permit():
             return _permit(effect)
         case flow.Blocks():
-            return _blocks(run, effect.workflow_ids) if _holds(run) else None
+            return blocking_queue(run, effect.workflow_ids) if holds_place(run) else None
         case flow.Find():
-            return _find(run, effect.workflow_id)
+            return find_name(run, effect.workflow_id)
         case flow.ReadStatus():
-            return _read_status(run, effect.workflow_id)
+            return read_status(run, effect.workflow_id)
     raise AssertionError(effect)
 
 
@@ -104,7 +101,7 @@ class _Fenced(Exception):
 MOST_UNITS = 10  # transactions that the database undid by itself, within one try
 
 
-def _invoke_atomic(
+def invoke_atomic(
     run: Run, call: Call, effect: flow.InvokeAtomic, began: int
 ) -> tuple[Any, StepRecord | None]:
     """Run an atomic step; one that the database itself undid costs no try."""
@@ -134,7 +131,7 @@ def _atomic_unit(
                 raise _Fenced(None)
             value = effect.spec.function(*effect.args, **effect.kwargs)
             output = encode_value(value, cap=effect.cap)
-            answers = store.write([_entry(run, call, flow.Record(output=output), began)])
+            answers = store.write([step_entry(run, call, flow.Record(output=output), began)])
             if answers is not None and answers[0] is not Verdict.RECORDED:
                 raise _Fenced(answers[0])
             finished = True
@@ -164,7 +161,7 @@ def _after_fence(run: Run, call: Call, answer: Answer | None) -> StepRecord | No
     return _adopted(run, call, answer)
 
 
-def _entry(run: Run, call: Call, record: flow.Record, began: int) -> StepEntry:
+def step_entry(run: Run, call: Call, record: flow.Record, began: int) -> StepEntry:
     claim = run.claim
     return StepEntry(
         claim.id,
@@ -202,7 +199,7 @@ def _pause(run: Run, call: Call, effect: flow.Pause) -> None:
     if runtime.suspends and _is_long(run, left):
         run.suspend({call.position: wait})
     if left > runtime.suspend_after:
-        _note(run, {call.position: wait})
+        note_waits(run, {call.position: wait})
     runtime.clock.sleep(left)
 
 
@@ -217,7 +214,7 @@ def _is_long(run: Run, left: float) -> bool:
     return left > runtime.suspend_after or (left > CLOCKS_DIFFER and runtime.crowded())
 
 
-def _note(run: Run, table: dict[int, Wait]) -> None:
+def note_waits(run: Run, table: dict[int, Wait]) -> None:
     """Keep the waits of a run that waits in place: if its process dies, the time counts on."""
     claim = run.claim
     entry = WaitEntry(claim.id, claim.attempt, claim.worker, waits.encode(table), keeps=True)
@@ -228,7 +225,7 @@ def _note(run: Run, table: dict[int, Wait]) -> None:
 def _await(run: Run, call: Call, effect: flow.Await) -> dict[str, Ended]:
     runtime = run.runtime
     wait = flow.until(effect.wait, effect.timeout, runtime.clock.database_now())
-    if known := _known(run, wait.what):
+    if known := known_at_claim(run, wait.what):
         return known
     patience = _patience(run, wait)
     if patience == 0.0:
@@ -240,7 +237,7 @@ def _await(run: Run, call: Call, effect: flow.Await) -> dict[str, Ended]:
     watch = runtime.waiters.watch(wait.what)
     try:
         # Looked at after the watch is set: what ends from now on is delivered.
-        if ended := _look(run, wait, patience):
+        if ended := look_in_place(run, wait, patience):
             return ended
         if watch.wait(patience):
             return watch.ended
@@ -254,7 +251,7 @@ def _await(run: Run, call: Call, effect: flow.Await) -> dict[str, Ended]:
     raise AssertionError("unreachable: suspend() raises")
 
 
-def _look(run: Run, wait: Wait, left: float | None) -> dict[str, Ended]:
+def look_in_place(run: Run, wait: Wait, left: float | None) -> dict[str, Ended]:
     """Return what has ended; refuse to wait in place where nothing could ever arrive."""
     ended = run.runtime.reader.ended(list(wait.what))
     if not ended and not run.runtime.suspends and left != 0.0 and run.runtime.store.in_test():
@@ -272,7 +269,7 @@ def _patience(run: Run, wait: Wait) -> float | None:
     return patience if left is None else min(left, patience)
 
 
-def _known(run: Run, workflow_ids: tuple[str, ...]) -> dict[str, Ended]:
+def known_at_claim(run: Run, workflow_ids: tuple[str, ...]) -> dict[str, Ended]:
     ended = run.claim.ended
     return {one: ended[one] for one in workflow_ids if one in ended} if ended else {}
 
@@ -285,173 +282,27 @@ def _permit(effect: flow.Permit) -> bool:
     return bool(should_retry(effect.error))
 
 
-def _holds(run: Run) -> bool:
+def holds_place(run: Run) -> bool:
     return bool(run.claim.queue) and run.runtime.holds(run.claim.queue)
 
 
-def _blocks(run: Run, workflow_ids: tuple[str, ...]) -> str | None:
+def blocking_queue(run: Run, workflow_ids: tuple[str, ...]) -> str | None:
     queue = run.claim.queue
     behind = run.runtime.reader.behind(queue, list(workflow_ids))
     return queue if len(behind) == len(set(workflow_ids)) else None
 
 
-def _find(run: Run, workflow_id: str) -> str | None:
+def find_name(run: Run, workflow_id: str) -> str | None:
     row = run.runtime.reader.status(workflow_id)
     return None if row is None else str(row.name)
 
 
-def _read_status(run: Run, workflow_id: str) -> str | None:
+def read_status(run: Run, workflow_id: str) -> str | None:
     row = run.runtime.reader.status(workflow_id)
     if row is None:
         return None
     # A payload is decoded by whoever reads the status, not nested in another payload.
     return encode_value(asdict(row), cap=4 * run.runtime.payload_max_bytes)
-
-
-# -- in a coroutine ------------------------------------------------------------
-
-
-async def adrive(run: Run, call: Call, steps: Flow) -> Any:
-    """See drive()."""
-    began = perf_counter_ns()
-    limb = run.limb
-    limb.live += 1
-    try:
-        effect = next(steps)
-        while True:
-            try:
-                answer = await aperform(run, call, effect, began)
-            except BaseException as error:
-                effect = steps.throw(error)
-            else:
-                effect = steps.send(answer)
-    except StopIteration as stop:
-        return stop.value
-    except NonDeterminism as error:
-        if error.workflow_id == run.claim.workflow_id:
-            run.broken = error
-        raise
-    finally:
-        limb.live -= 1
-        if limb.live == 0:
-            limb.stir()
-
-
-async def aperform(run: Run, call: Call, effect: Effect, began: int) -> Any:
-    """See perform()."""
-    match effect:
-        case flow.InvokeAtomic():
-            value, adopted = await sync_to_async(_invoke_atomic_apart)(run, call, effect, began)
-            if run.leaving is not None:
-                await forever(run)
-            return value, adopted
-        case flow.Invoke():
-            return await _ainvoke(run, call, effect)
-        case flow.Record():
-            answer = await run.runtime.journal.submit(_entry(run, call, effect, began))
-            if answer is Verdict.RECORDED:
-                return None
-            if isinstance(answer, StepRecord):
-                return answer
-            run.lose(WorkflowCancelled() if answer is Verdict.CANCELLED else LeaseLost())
-            await forever(run)
-        case flow.Pause():
-            return await _apause(run, call, effect)
-        case flow.Await():
-            return await _aawait(run, call, effect)
-        case flow.Permit():
-            return await _apermit(effect)
-        case flow.Blocks():
-            return await _in_thread(_blocks, run, effect.workflow_ids) if _holds(run) else None
-        case flow.Find():
-            return await _in_thread(_find, run, effect.workflow_id)
-        case flow.ReadStatus():
-            return await _in_thread(_read_status, run, effect.workflow_id)
-    raise AssertionError(effect)
-
-
-async def _in_thread(read: Callable[..., Any], *args: Any) -> Any:
-    return await sync_to_async(read)(*args)
-
-
-def _invoke_atomic_apart(
-    run: Run, call: Call, effect: flow.InvokeAtomic, began: int
-) -> tuple[Any, StepRecord | None]:
-    """Run an atomic step in a step thread; a fenced one is told by the run's `leaving`."""
-    try:
-        return _invoke_atomic(run, call, effect, began)
-    except (LeaseLost, WorkflowCancelled):
-        run.limb.leave_soon()
-        return None, None
-
-
-async def _ainvoke(run: Run, call: Call, effect: flow.Invoke) -> Any:
-    spec = effect.spec
-    token = here.set(InStep(run, call.position, effect.tries))
-    try:
-        if not spec.is_async:
-            return await sync_to_async(spec.function)(*effect.args, **effect.kwargs)
-        if spec.timeout_seconds is None:
-            return await spec.function(*effect.args, **effect.kwargs)
-        try:
-            async with asyncio.timeout(spec.timeout_seconds) as limit:
-                return await spec.function(*effect.args, **effect.kwargs)
-        except TimeoutError:
-            if limit.expired():
-                raise StepTimeout(spec.name, spec.timeout_seconds) from None
-            raise
-    except Exception:
-        if run.runtime.mend is not nothing:
-            await sync_to_async(run.runtime.mend)()
-        raise
-    finally:
-        here.reset(token)
-
-
-async def _apause(run: Run, call: Call, effect: flow.Pause) -> None:
-    clock = run.runtime.clock
-    wait = flow.until(effect.wait, effect.seconds, clock.database_now())
-    assert wait.until is not None
-    left = wait.until - clock.database_now()
-    if left <= 0:
-        return
-    if not run.runtime.suspends:
-        if left > run.runtime.suspend_after:
-            await _in_thread(_note, run, {call.position: wait})
-        if clock.skips:
-            clock.sleep(left)
-            return
-    if run.runtime.suspend_after and left <= CLOCKS_DIFFER:
-        await run.limb.doze(left)
-    else:
-        await run.limb.park(call.position, wait, left)
-
-
-async def _aawait(run: Run, call: Call, effect: flow.Await) -> dict[str, Ended]:
-    runtime = run.runtime
-    wait = flow.until(effect.wait, effect.timeout, runtime.clock.database_now())
-    if known := _known(run, wait.what):
-        return known
-    watch = runtime.waiters.watch_on_loop(wait.what)
-    try:
-        left = None if wait.until is None else max(0.0, wait.until - runtime.clock.database_now())
-        # A worker's run is told by the watch. One that waits in place, or not at all, looks.
-        looks = not runtime.suspends or left == 0.0
-        if looks and (ended := await _in_thread(_look, run, wait, left)):
-            return ended
-        if left == 0.0:
-            return {}
-        await run.limb.park(call.position, wait, left, watch.arrival())
-        return watch.ended
-    finally:
-        runtime.waiters.forget(watch)
-
-
-async def _apermit(effect: flow.Permit) -> bool:
-    should_retry = effect.spec.retry.should_retry
-    assert should_retry is not None
-    verdict = should_retry(effect.error)
-    return bool(await verdict if inspect.isawaitable(verdict) else verdict)
 
 
 def refuse_inside_transaction(run: Run, what: str) -> None:

@@ -6,9 +6,10 @@ import math
 
 from durable_workflows.core.flow import sleep_flow
 from durable_workflows.core.replay import SLEEP
+from durable_workflows.engine.aperform import adrive
 from durable_workflows.engine.here import here
 from durable_workflows.engine.leaving import forever
-from durable_workflows.engine.perform import adrive, drive, refuse_inside_transaction
+from durable_workflows.engine.perform import drive, refuse_inside_transaction
 from durable_workflows.engine.run import InStep, Run
 from durable_workflows.errors import WrongPlace
 
