@@ -13,6 +13,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from durable_workflows.client import WorkflowClient
     from durable_workflows.core.states import WorkflowStatusString
+    from durable_workflows.engine.context import (
+        StepContext,
+        WorkflowContext,
+        step_context,
+        workflow_context,
+    )
     from durable_workflows.engine.decorators import run_step, run_step_async, step, workflow
     from durable_workflows.engine.handle import (
         WorkflowHandle,
@@ -37,7 +43,9 @@ if TYPE_CHECKING:
 # importing the package neither needs settings nor touches a model.
 _HOMES = {
     "Queue": "engine.queue",
+    "StepContext": "engine.context",
     "WorkflowClient": "client",
+    "WorkflowContext": "engine.context",
     "WorkflowHandle": "engine.handle",
     "WorkflowHandleAsync": "engine.handle",
     "WorkflowStatus": "engine.handle",
@@ -57,14 +65,18 @@ _HOMES = {
     "start_workflow": "engine.queue",
     "start_workflow_async": "engine.queue",
     "step": "engine.decorators",
+    "step_context": "engine.context",
     "wait_first": "engine.handle",
     "wait_first_async": "engine.handle",
     "workflow": "engine.decorators",
+    "workflow_context": "engine.context",
 }
 
 __all__ = [
     "Queue",
+    "StepContext",
     "WorkflowClient",
+    "WorkflowContext",
     "WorkflowHandle",
     "WorkflowHandleAsync",
     "WorkflowStatus",
@@ -84,9 +96,11 @@ __all__ = [
     "start_workflow",
     "start_workflow_async",
     "step",
+    "step_context",
     "wait_first",
     "wait_first_async",
     "workflow",
+    "workflow_context",
 ]
 
 

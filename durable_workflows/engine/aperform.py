@@ -115,7 +115,7 @@ def _invoke_atomic_apart(
 
 async def _ainvoke(run: Run, call: Call, effect: flow.Invoke) -> Any:
     spec = effect.spec
-    token = here.set(InStep(run, call.position, effect.tries))
+    token = here.set(InStep(run, call.position, effect.spec, effect.tries))
     try:
         if not spec.is_async:
             return await sync_to_async(spec.function)(*effect.args, **effect.kwargs)

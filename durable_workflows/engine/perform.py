@@ -81,7 +81,7 @@ def _invoke(run: Run, call: Call, effect: flow.Invoke) -> Any:
     function = effect.spec.function
     if effect.spec.is_async:
         function = async_to_sync(function)
-    token = here.set(InStep(run, call.position, effect.tries))
+    token = here.set(InStep(run, call.position, effect.spec, effect.tries))
     try:
         return function(*effect.args, **effect.kwargs)
     except Exception:
@@ -123,7 +123,7 @@ def _atomic_unit(
     """Run the body and insert its checkpoint in one transaction: exactly once."""
     store, claim = run.runtime.store, run.claim
     value, finished = None, False
-    token = here.set(InStep(run, call.position, effect.tries, atomic=True))
+    token = here.set(InStep(run, call.position, effect.spec, effect.tries, atomic=True))
     try:
         with store.atomic_step(effect.spec.max_idle):
             # Locks the row first: no new attempt begins while this transaction is open.

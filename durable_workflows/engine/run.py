@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from durable_workflows.core import waits
+from durable_workflows.core.flow import StepSpec
 from durable_workflows.core.records import Claim
 from durable_workflows.core.replay import Call, describe
 from durable_workflows.core.waits import Wait
@@ -199,6 +200,7 @@ class InStep:
 
     run: Run
     position: int
-    tries: int
+    spec: StepSpec
+    tries: int  # this one included
     atomic: bool = False
     started: int = 0  # workflows started by this body so far: their ids are numbered
