@@ -167,11 +167,17 @@ def _postgresql(netloc: str, name: str, options: dict[str, Any]) -> dict[str, An
 
 
 def _sqlite(path: str, options: dict[str, Any]) -> dict[str, Any]:
+    try:
+        timeout = float(options.pop("timeout", 20))
+    except ValueError:
+        raise ImproperlyConfigured(
+            "The timeout in database_url is a number of seconds, as in ?timeout=30."
+        ) from None
     return {
         "ENGINE": "django.db.backends.sqlite3",
         "NAME": path,
         "OPTIONS": {
-            "timeout": 20,
+            "timeout": timeout,
             "transaction_mode": "IMMEDIATE",
             "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;",
             **options,

@@ -107,12 +107,15 @@ class ConflictingWorkflow(DurableError):
 class QueueDeduplicated(DurableError):
     """A live workflow on the queue holds this deduplication id."""
 
-    def __init__(self, workflow_id: str, queue_name: str, deduplication_id: str):
+    def __init__(
+        self, workflow_id: str, queue_name: str, deduplication_id: str, holder: str | None = None
+    ):
         self.workflow_id, self.queue_name = workflow_id, queue_name
-        self.deduplication_id = deduplication_id
+        self.deduplication_id, self.holder = deduplication_id, holder
         super().__init__(
-            f"Queue {queue_name!r} already holds a workflow with deduplication id "
-            f"{deduplication_id!r}; {workflow_id!r} was not enqueued."
+            f"Queue {queue_name!r} already holds {holder or 'a workflow'} with deduplication id "
+            f"{deduplication_id!r}; {workflow_id} was not enqueued. The id is free again when that "
+            "workflow has ended."
         )
 
 

@@ -16,8 +16,9 @@ class Load:
     On a holding queue that is every PENDING one, elsewhere those executing.
     """
 
-    here: int = 0  # on this worker
+    here: int = 0  # executing on this worker
     everywhere: int = 0
+    awake: int = 0  # on a holding queue: those that may go on and nobody executes
 
 
 def allowance(queue: QueueView, load: Load, asked: int) -> int:

@@ -25,6 +25,7 @@ from durable_workflows.errors import (
     ConflictingWorkflow,
     MaxStepRetriesExceeded,
     NonExistentWorkflow,
+    QueueDeduplicated,
     ResultTimeout,
     Unstorable,
     WaitsBehindItself,
@@ -119,13 +120,20 @@ class Find:
 
 
 @dataclass(slots=True)
+class FindHolder:
+    """Look up who holds a start's deduplication id; answered by a workflow id or None."""
+
+    new: NewWorkflow
+
+
+@dataclass(slots=True)
 class ReadStatus:
     """Read a workflow's status; answered by an encoded payload."""
 
     workflow_id: str
 
 
-Effect = Invoke | Permit | Record | Pause | Await | Blocks | Find | ReadStatus
+Effect = Invoke | Permit | Record | Pause | Await | Blocks | Find | FindHolder | ReadStatus
 Flow = Generator[Effect, Any, Any]
 
 
@@ -216,8 +224,28 @@ def start_flow(call: Call, new: NewWorkflow) -> Flow:
         if there is not None and there != new.name:
             error = ConflictingWorkflow(new.workflow_id, there, new.name)
             return (yield from _conclude(call, Record(error=encode_error(error))))
-    adopted = yield Record(child=new.workflow_id, children=(new,))
+    if new.options.deduplication_id is None:
+        adopted = yield Record(child=new.workflow_id, children=(new,))
+    else:
+        # Looked at first, so that the rule is a result and no broken transaction; the index
+        # is what holds, should somebody come between.
+        if (taken := (yield from _taken(new))) is not None:
+            return (yield from _conclude(call, Record(error=encode_error(taken))))
+        try:
+            adopted = yield Record(child=new.workflow_id, children=(new,))
+        except Exception:
+            if (taken := (yield from _taken(new))) is None:
+                raise
+            return (yield from _conclude(call, Record(error=encode_error(taken))))
     return new.workflow_id if adopted is None else call.check(adopted).child
+
+
+def _taken(new: NewWorkflow) -> Generator[Effect, Any, QueueDeduplicated | None]:
+    """Return the error of a start whose deduplication id another workflow holds."""
+    holder = yield FindHolder(new)
+    if holder is None or holder == new.workflow_id:
+        return None
+    return QueueDeduplicated(new.workflow_id, new.queue, new.options.deduplication_id or "", holder)
 
 
 def start_many_flow(call: Call, new: tuple[NewWorkflow, ...]) -> Flow:

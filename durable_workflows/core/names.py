@@ -9,6 +9,17 @@ LONGEST = 255
 RULE = re.compile(r"[^\s\x00-\x1f\x7f'\"\\`]+", re.UNICODE)
 
 
+def check_text(text: object, what: str) -> str:
+    """Return the text, or raise InvalidName; it may hold white space, unlike a name."""
+    if not isinstance(text, str):
+        raise InvalidName(f"{what} is a string, not {type(text).__name__}.")
+    if not 0 < len(text) <= LONGEST:
+        raise InvalidName(f"{what} has 1 to {LONGEST} characters, not {len(text)}.")
+    if not text.isprintable():
+        raise InvalidName(f"{what} holds characters that can't be printed: {text[:80]!r}.")
+    return text
+
+
 def check_name(name: object, what: str) -> str:
     """Return the name, or raise InvalidName that says what names may be."""
     if not isinstance(name, str):

@@ -47,7 +47,7 @@ class NewWorkflow:
     @property
     def is_surely_new(self) -> bool:
         """Whether the id was made for this start alone, so that no row can have it."""
-        return not self.chosen_id and self.parent is None
+        return not self.chosen_id and self.parent is None and not self.options.deduplication_id
 
     @property
     def status(self) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 RESTING = 0
+LONGEST_WAIT = 100 * 365 * 86_400  # seconds; databases' calendars end
 
 # A wait for something another process makes is looked at again after this long,
 # in case whoever made it died before its look; doubling to the longest.
@@ -55,7 +56,10 @@ def decode(text: str) -> dict[int, Wait]:
 
 
 def fulfilled(waits: dict[int, Wait], *, now: float, ended: Collection[str]) -> bool:
-    """Return whether any wait is over: a row that waits for nothing is ready."""
+    """Return whether any wait is over: a row that waits for nothing is ready, a resting one not."""
+    rest = waits.get(RESTING)
+    if rest is not None and rest.until is not None and rest.until > now:
+        return False
     return not waits or any(
         (wait.until is not None and wait.until <= now) or any(one in ended for one in wait.what)
         for wait in waits.values()

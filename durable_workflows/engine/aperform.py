@@ -23,6 +23,7 @@ from durable_workflows.engine.leaving import forever
 from durable_workflows.engine.perform import (
     CLOCKS_DIFFER,
     blocking_queue,
+    find_holder,
     find_name,
     holds_place,
     invoke_atomic,
@@ -93,6 +94,8 @@ async def aperform(run: Run, call: Call, effect: Effect, began: int) -> Any:
             return await _in_thread(blocking_queue, run, effect.workflow_ids)
         case flow.Find():
             return await _in_thread(find_name, run, effect.workflow_id)
+        case flow.FindHolder():
+            return await _in_thread(find_holder, run, effect.new)
         case flow.ReadStatus():
             return await _in_thread(read_status, run, effect.workflow_id)
     raise AssertionError(effect)

@@ -9,10 +9,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 from durable_workflows.core.flow import StepSpec, step_flow
-from durable_workflows.core.names import check_name
+from durable_workflows.core.names import check_name, check_text
 from durable_workflows.core.records import Options
 from durable_workflows.core.replay import STEP
 from durable_workflows.core.retry import Retry
+from durable_workflows.core.waits import LONGEST_WAIT
 from durable_workflows.engine.aperform import adrive
 from durable_workflows.engine.call import call_workflow, call_workflow_async
 from durable_workflows.engine.here import here
@@ -115,10 +116,21 @@ def checked(options: Options) -> Options:
     """Return the options, or raise ValueError for one that can't be."""
     if options.workflow_id is not None:
         check_name(options.workflow_id, "A workflow id")
+    for text, what in (
+        (options.deduplication_id, "A deduplication id"),
+        (options.partition_key, "A partition key"),
+        (options.app_version, "An app version"),
+        (options.user, "A user's name"),
+    ):
+        if text is not None:
+            check_text(text, what)
     for field in ("delay", "timeout"):
         seconds = getattr(options, field)
-        if seconds is not None and not (seconds >= 0 and math.isfinite(seconds)):
-            raise ValueError(f"{field} is a number of seconds from 0, not {seconds!r}.")
+        if seconds is not None and not 0 <= seconds <= LONGEST_WAIT:
+            raise ValueError(
+                f"{field} is a number of seconds from 0 to {LONGEST_WAIT:,} (a hundred years), "
+                f"not {seconds!r}."
+            )
     if not -(2**31) <= options.priority < 2**31:
         raise ValueError(f"priority is a 32-bit integer, not {options.priority!r}.")
     return options

@@ -358,7 +358,9 @@ def concerns_others(entry: Entry) -> bool:
 
 def names_foreign_keys(entry: Entry) -> bool:
     """Return whether a key that a user chose could make the entry wait for a stranger."""
-    return type(entry) is StepEntry and any(child.chosen_id for child in entry.children)
+    return type(entry) is StepEntry and any(
+        child.chosen_id or child.options.deduplication_id is not None for child in entry.children
+    )
 
 
 _gates = threading.local()

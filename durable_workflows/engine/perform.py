@@ -16,7 +16,14 @@ from asgiref.sync import async_to_sync
 from durable_workflows.core import flow, waits
 from durable_workflows.core.flow import Effect, Flow
 from durable_workflows.core.payload import encode_value
-from durable_workflows.core.records import Ended, StepEntry, StepRecord, Verdict, WaitEntry
+from durable_workflows.core.records import (
+    Ended,
+    NewWorkflow,
+    StepEntry,
+    StepRecord,
+    Verdict,
+    WaitEntry,
+)
 from durable_workflows.core.replay import Call
 from durable_workflows.core.waits import Wait
 from durable_workflows.engine.here import here
@@ -72,6 +79,8 @@ def perform(run: Run, call: Call, effect: Effect, began: int) -> Any:
             return blocking_queue(run, effect.workflow_ids) if holds_place(run) else None
         case flow.Find():
             return find_name(run, effect.workflow_id)
+        case flow.FindHolder():
+            return find_holder(run, effect.new)
         case flow.ReadStatus():
             return read_status(run, effect.workflow_id)
     raise AssertionError(effect)
@@ -132,8 +141,10 @@ def _atomic_unit(
             value = effect.spec.function(*effect.args, **effect.kwargs)
             output = encode_value(value, cap=effect.cap)
             answers = store.write([step_entry(run, call, flow.Record(output=output), began)])
-            if answers is not None and answers[0] is not Verdict.RECORDED:
-                raise _Fenced(answers[0])
+            if answers is not None:
+                # No fresh row. One of this very attempt is there when the answer to an earlier
+                # COMMIT was lost while the server was still at it: its effects are, too.
+                raise _Fenced(store.recorded(claim.id, call.position) or answers[0])
             finished = True
     except _Fenced as fenced:
         return None, _after_fence(run, call, fenced.answer)
@@ -295,6 +306,10 @@ def blocking_queue(run: Run, workflow_ids: tuple[str, ...]) -> str | None:
 def find_name(run: Run, workflow_id: str) -> str | None:
     row = run.runtime.reader.status(workflow_id)
     return None if row is None else str(row.name)
+
+
+def find_holder(run: Run, new: NewWorkflow) -> str | None:
+    return run.runtime.reader.holder(new.queue, new.options.deduplication_id or "")
 
 
 def read_status(run: Run, workflow_id: str) -> str | None:

@@ -39,6 +39,7 @@ class Process:
         self.waiters = Waiters(self.open_listener, linger=0.0 if under_test() else LINGER)
         self.embedded: Any = None  # the worker that launch() started here
         self._declared: set[QueueView] = set()
+        self._passed_over: set[int] = set()  # waiting workflows that a look found locked
 
     @property
     def has_worker(self) -> bool:
@@ -113,12 +114,21 @@ class Process:
             self.ringer.ring(READY, via=pen)
 
     def look(self, store: Store, ids: Sequence[int]) -> int:
-        """Look at waiting workflows, once more and patiently at those that were locked."""
-        now = self.clock.now_or_none()
-        woken, skipped = store.look(ids, now=now)
+        """Look at waiting workflows; those that somebody had locked wait for look_again()."""
+        woken, skipped = store.look(ids, now=self.clock.now_or_none())
         if skipped:
-            woken += store.look(ids, patient=True, now=now)[0]
+            # Whoever holds them may do so for long: nothing that others need waits for it.
+            self._passed_over.update(ids)
         return woken
+
+    def look_again(self, store: Store) -> bool:
+        """Look once more at those that were locked; return whether some still are."""
+        if self._passed_over:
+            ids = sorted(self._passed_over)
+            self._passed_over.difference_update(ids)
+            if self.look(store, ids):
+                self.ringer.ring(READY, via=store)
+        return bool(self._passed_over)
 
     # -- what people did ---------------------------------------------------
 
@@ -144,6 +154,10 @@ class Reader:
     def status(self, workflow_id: str) -> Any:
         with self._lock:
             return self._store.status(workflow_id)
+
+    def holder(self, queue: str, deduplication_id: str) -> str | None:
+        with self._lock:
+            return self._store.holder(queue, deduplication_id)
 
     def behind(self, queue: str, workflow_ids: list[str]) -> set[str]:
         with self._lock:

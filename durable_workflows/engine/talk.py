@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
-
 from durable_workflows.core.flow import sleep_flow
 from durable_workflows.core.replay import SLEEP
+from durable_workflows.core.waits import LONGEST_WAIT
 from durable_workflows.engine.aperform import adrive
 from durable_workflows.engine.here import here
 from durable_workflows.engine.leaving import forever
@@ -51,6 +50,8 @@ def _run_of(what: str) -> Run:
 
 
 def _seconds(seconds: float) -> float:
-    if not math.isfinite(seconds):
-        raise ValueError(f"sleep() takes a finite number of seconds, not {seconds!r}.")
+    if not seconds <= LONGEST_WAIT:
+        raise ValueError(
+            f"sleep() takes at most {LONGEST_WAIT:,} seconds (a hundred years), not {seconds!r}."
+        )
     return seconds

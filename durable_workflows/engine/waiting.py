@@ -24,6 +24,7 @@ logger = logging.getLogger("durable_workflows")
 FIRST_PAUSE = 0.005  # seconds between two polls, where nothing notifies
 GROWTH = 1.5
 NET = 1.0  # seconds between two polls at most, where notifications come
+AFTER_FAILURE = 1.0  # seconds
 LINGER = 10.0  # seconds the thread stays without a waiter
 
 
@@ -126,25 +127,32 @@ class Waiters:
                 self._watches.setdefault(workflow_id, []).append(watch)
             self._fresh = True
             if self._thread is None:
-                self._thread = threading.Thread(
-                    target=self._serve, name="durable-waiters", daemon=True
-                )
-                self._thread.start()
+                self._start()
             elif self._listener is not None and not self._listener.hears:
                 self._listener.interrupt()  # begin again with short pauses
 
+    def _start(self) -> None:
+        """Begin to serve. Called under the lock."""
+        self._thread = threading.Thread(target=self._serve, name="durable-waiters", daemon=True)
+        self._thread.start()
+
     def _serve(self) -> None:
-        listener = self._open()
-        with self._lock:
-            self._listener = listener
+        listener: Listener | None = None
         try:
+            listener = self._open()
+            with self._lock:
+                self._listener = listener
             self._poll(listener)
         except Exception:
-            logger.exception("The thread that waits for results failed; the next wait starts anew")
+            logger.exception("The thread that waits for results failed; another goes on")
+            time.sleep(AFTER_FAILURE)
             with self._lock:
                 self._thread = self._listener = None
+                if self._watches:
+                    self._start()
         finally:
-            listener.close()
+            if listener is not None:
+                listener.close()
 
     def _poll(self, listener: Listener) -> None:
         pause, lonely_since = FIRST_PAUSE, time.monotonic()

@@ -41,6 +41,7 @@ Plan = list[tuple[str, int, str]]  # queue, how many at most, of which status ("
 
 
 class Store(ABC):
+    passed_over = False  # whether the last claim left out a queue that somebody had locked
     supports_notify = False
     pens = 2  # connections that write at the same time to any good
 
@@ -49,6 +50,10 @@ class Store(ABC):
     @abstractmethod
     def dedicated(self) -> Store:
         """Return a store of the same database on a connection of its own, opened late."""
+
+    @abstractmethod
+    def give_up(self) -> None:
+        """Let work that waits for the database to come back end by Closed. For any thread."""
 
     @abstractmethod
     def close(self) -> None:
@@ -122,7 +127,10 @@ class Store(ABC):
 
     @abstractmethod
     def create(self, rows: Sequence[NewWorkflow], *, now: datetime | None = None) -> list[Created]:
-        """Insert workflows in the caller's transaction; an id that is there stays as it is."""
+        """Insert workflows in the caller's transaction; an id that is there stays as it is.
+
+        Raise QueueDeduplicated for a deduplication id that is taken; nothing is broken by it.
+        """
 
     @abstractmethod
     def add(self, rows: Sequence[NewWorkflow], *, now: datetime | None = None) -> None:
@@ -181,14 +189,12 @@ class Store(ABC):
         """Lock the run's row against a new claim, first thing in an atomic step; False if lost."""
 
     @abstractmethod
-    def look(
-        self, ids: Sequence[int], *, patient: bool = False, now: datetime | None = None
-    ) -> tuple[int, int]:
+    def look(self, ids: Sequence[int], *, now: datetime | None = None) -> tuple[int, int]:
         """Make ready those of these waiting workflows whose wait is fulfilled.
 
         Only ever called after the commit that may have fulfilled it, in a statement of
         its own. Returns how many were woken, and how many were skipped because somebody
-        had locked them: those are to be looked at again, `patient`ly.
+        had locked them: those are to be looked at again.
         """
 
     # -- reading -----------------------------------------------------------
@@ -200,6 +206,10 @@ class Store(ABC):
     @abstractmethod
     def ended(self, workflow_ids: Sequence[str]) -> dict[str, Ended]:
         """Return the outcomes of those that have ended."""
+
+    @abstractmethod
+    def holder(self, queue: str, deduplication_id: str) -> str | None:
+        """Return the id of the workflow that holds a deduplication id in a queue."""
 
     @abstractmethod
     def behind(self, queue: str, workflow_ids: Sequence[str]) -> set[str]:
@@ -364,8 +374,12 @@ def places(queue: QueueView, load: Load, asked: int) -> Plan:
     """Return how many may be taken of a queue that is under this load."""
     new = 0 if queue.paused else allowance(queue, load, asked)
     if queue.hold and queue.limited:
-        # Whoever waits on a holding queue keeps its place, so it needs none to go on.
+        # Whoever waits on a holding queue keeps its place among all, so it needs none to go
+        # on, but a place on this worker like everybody.
         going_on, fresh = asked, new
+        if queue.worker_concurrency is not None:
+            going_on = max(0, min(queue.worker_concurrency - load.here, load.awake, asked))
+            fresh = min(fresh, queue.worker_concurrency - load.here - going_on)
     elif queue.paused:
         going_on, fresh = allowance(queue, load, asked), 0
     else:

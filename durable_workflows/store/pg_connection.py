@@ -11,6 +11,7 @@ import psycopg
 from django.db import connections
 from psycopg import errors
 from psycopg.adapt import Transformer
+from psycopg.sql import SQL, Identifier, quote
 
 from durable_workflows.store.session import Result, Statement
 
@@ -30,8 +31,16 @@ GUCS = {
     "statement_timeout": "60s",
     "idle_in_transaction_session_timeout": "60s",
 }
-# A server that is gone without a word is noticed by this side alone.
-BOUNDS = {"connect_timeout": 10, "tcp_user_timeout": 20_000}  # seconds; milliseconds
+# A server that is gone without a word is noticed by this side alone: by what is not
+# acknowledged, and where an answer is waited for by keepalives.
+BOUNDS = {
+    "connect_timeout": 10,  # seconds
+    "tcp_user_timeout": 20_000,  # milliseconds
+    "keepalives": 1,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+}
 OPTIONS = " ".join(f"-c {name}={value}" for name, value in GUCS.items())
 # A pooler refuses start-up options, and a setting would outlive the batch: per transaction then.
 LOCAL = "SELECT " + ", ".join(
@@ -81,10 +90,23 @@ def connect(using: str) -> Any:
             params["options"] = given
         raw = psycopg.connect(**params, autocommit=True, prepare_threshold=None)
     raw.durable_workflows_pooled = _is_behind_pooler(raw)  # type: ignore[attr-defined]
+    raw.durable_workflows_local = _local(using)  # type: ignore[attr-defined]
+    if not is_pooled(raw) and (role := _role(using)):
+        raw.execute(SQL("SET ROLE {}").format(Identifier(role)))
     raw.durable_workflows_names = {}  # type: ignore[attr-defined]
     if not is_pooled(raw):
         raw.prepare_threshold = 0
     return raw
+
+
+def _role(using: str) -> str | None:
+    """Return the role that Django would assume on a connection of this alias."""
+    return connections[using].settings_dict["OPTIONS"].get("assume_role")
+
+
+def _local(using: str) -> str:
+    role = _role(using)
+    return LOCAL if not role else LOCAL + f", set_config('role', {quote(role)}, true)"
 
 
 def _is_behind_pooler(raw: Any) -> bool:
@@ -152,19 +174,36 @@ def run_prepared(raw: Any, sql: str, params: Sequence[Any] = ()) -> Result:
     A cursor gives the interpreter's lock away three times a statement, and gets it back
     behind all others; this call once. Values travel as text: a list as its literal.
     """
-    names = raw.durable_workflows_names
-    name = names.get(sql)
-    if name is None:
-        name = b"durable_%d" % len(names)
-        _checked(raw.pgconn.prepare(name, _numbered(sql)))
-        names[sql] = name
-    result = _checked(raw.pgconn.exec_prepared(name, [_text(value) for value in params]))
+    values = [_text(value) for value in params]
+    try:
+        result = _checked(raw.pgconn.exec_prepared(_prepared(raw, sql), values))
+    except STALE as error:
+        del raw.durable_workflows_names[sql]
+        if raw.info.transaction_status != psycopg.pq.TransactionStatus.IDLE:
+            # The transaction is lost with it; another connection runs the whole again.
+            raise psycopg.OperationalError(str(error)) from error
+        result = _checked(raw.pgconn.exec_prepared(_prepared(raw, sql), values))
     rows: list[tuple[Any, ...]] = []
     if count := result.ntuples:
         reader = Transformer(raw)
         reader.set_pgresult(result)
         rows = reader.load_rows(0, count, tuple)
     return Result(rows, result.command_tuples or 0)
+
+
+# A migration has changed a column that the statement returns, or somebody discarded it.
+STALE = (errors.FeatureNotSupported, errors.InvalidSqlStatementName)
+
+
+def _prepared(raw: Any, sql: str) -> bytes:
+    """Return the name under which this session has prepared a statement."""
+    names = raw.durable_workflows_names
+    if sql not in names:
+        raw.durable_workflows_count = number = getattr(raw, "durable_workflows_count", 0) + 1
+        name = b"durable_%d" % number
+        _checked(raw.pgconn.prepare(name, _numbered(sql)))
+        names[sql] = name
+    return names[sql]
 
 
 def _numbered(sql: str) -> bytes:
@@ -209,7 +248,7 @@ def run_for_caller(raw: Any, sql: str, params: Sequence[Any] = ()) -> Result:
     try:
         return run_prepared(raw, sql, params)
     except (errors.InvalidSqlStatementName, errors.DuplicatePreparedStatement):
-        raw.durable_workflows_uses = float("-inf")  # DISCARD ALL, or a pooler after all
+        raw.durable_workflows_uses = float("-inf")  # a pooler after all
     return run_cursor(raw, sql, params)
 
 
@@ -236,7 +275,7 @@ def batch(raw: Any, statements: list[Statement]) -> list[Result]:
     if len(statements) == 1 and not pooled:
         return [run_prepared(raw, *statements[0])]
     if pooled:
-        statements = [(LOCAL, ()), *statements]
+        statements = [(raw.durable_workflows_local, ()), *statements]
     cursors = []
     with raw.pipeline():
         for sql, params in statements:
@@ -251,7 +290,7 @@ def transaction(raw: Any, work: Callable[[Callable[..., Result]], T]) -> T:
     pooled = is_pooled(raw)
     with raw.transaction():
         if pooled:
-            run_cursor(raw, LOCAL)
+            run_cursor(raw, raw.durable_workflows_local)
         return work(partial(run_cursor if pooled else run_prepared, raw))
 
 

@@ -40,7 +40,8 @@ VALUES (%s, %s, %s, %s, %s, %s,
         {NOW} + %s::float8 * interval '1 second', %s::float8, %s, %s, %s::bigint, %s::int,
         %s::jsonb, %s, %s, 0, 0, '', {NOW}, {NOW})
 """
-UNLESS_THERE = "ON CONFLICT (workflow_id) DO NOTHING RETURNING id, workflow_id"
+# Whatever is unique: an id that is there, or a deduplication id that is taken.
+UNLESS_THERE = "ON CONFLICT DO NOTHING RETURNING id, workflow_id"
 CREATE = ADD + UNLESS_THERE
 CLAIMED = """w.id, w.workflow_id, w.name, w.queue, w.input, w.attempt, w.worker_id, w.recoveries,
     w.parent_id, w.waits, w.authenticated_user"""
@@ -91,29 +92,32 @@ WHERE w.id = (SELECT w.id FROM {{workflow}} w WHERE w.workflow_id = %s AND {READ
               FOR UPDATE SKIP LOCKED)
 RETURNING {CLAIMED}
 """
-# Locked one after the other by id, before anything is counted: the count in the next
-# statement sees what the last holder claimed.
-LOCK_QUEUES = (
-    """
-SELECT q.name FROM {queue} q
-WHERE q.name = ANY (%s::text[])
-  AND EXISTS (SELECT 1 FROM {workflow} w WHERE w.queue = q.name AND """
-    + READY
-    + """)
-ORDER BY q.id FOR NO KEY UPDATE OF q
-"""
+# Locked before anything is counted: the count in the next statement sees what the last
+# holder claimed. SKIP LOCKED: somebody's long transaction on one queue must not keep this
+# worker from all others.
+LOCK_QUEUES = f"""
+WITH wanted AS MATERIALIZED (
+    SELECT q.id, q.name FROM {{queue}} q
+    WHERE q.name = ANY (%s::text[])
+      AND EXISTS (SELECT 1 FROM {{workflow}} w WHERE w.queue = q.name AND {READY})
+),
+locked AS MATERIALIZED (
+    SELECT q.id FROM {{queue}} q WHERE q.id = ANY (ARRAY(SELECT id FROM wanted))
+    ORDER BY q.id FOR NO KEY UPDATE SKIP LOCKED
 )
+SELECT w.name, EXISTS (SELECT 1 FROM locked l WHERE l.id = w.id) FROM wanted w
+"""
 LOADS = """
 SELECT queue, count(*) FILTER (WHERE worker_id = %s), count(*) FROM {workflow}
 WHERE worker_id IS NOT NULL AND queue = ANY (%s::text[]) GROUP BY queue
 """
 # Those that execute, and those that wait: an index each.
 HELD = """
-SELECT queue, sum(here)::bigint, sum(held)::bigint FROM (
-    SELECT queue, count(*) FILTER (WHERE worker_id = %s) AS here, count(*) AS held FROM {workflow}
-    WHERE worker_id IS NOT NULL AND queue = ANY (%s::text[]) GROUP BY queue
+SELECT queue, sum(here)::bigint, sum(held)::bigint, sum(awake)::bigint FROM (
+    SELECT queue, count(*) FILTER (WHERE worker_id = %s) AS here, count(*) AS held, 0 AS awake
+    FROM {workflow} WHERE worker_id IS NOT NULL AND queue = ANY (%s::text[]) GROUP BY queue
     UNION ALL
-    SELECT queue, 0, count(*) FROM {workflow}
+    SELECT queue, 0, count(*), count(*) FILTER (WHERE wake_at IS NULL) FROM {workflow}
     WHERE status = 'PENDING' AND worker_id IS NULL AND queue <> '' AND queue = ANY (%s::text[])
     GROUP BY queue
 ) counted GROUP BY queue
@@ -207,7 +211,9 @@ WITH due AS MATERIALIZED (
         WHERE w.id = e.id OFFSET 0
     ) w
     WHERE w.worker_id IS NULL AND w.wake_at IS NOT NULL
-      AND w.status = 'PENDING' AND w.waits <> '' AND EXISTS (
+      AND w.status = 'PENDING' AND w.waits <> ''
+      AND COALESCE((w.waits::jsonb -> '0' ->> 'until')::float8 <= extract(epoch FROM {NOW}), true)
+      AND EXISTS (
         SELECT 1 FROM jsonb_each(w.waits::jsonb) AS one(position, wait)
         WHERE (wait ->> 'until')::float8 <= extract(epoch FROM {NOW})
            OR EXISTS (SELECT 1 FROM jsonb_array_elements_text(wait -> 'what') AS what(id)
@@ -227,6 +233,7 @@ ENDED = f"""
 SELECT workflow_id, status, output, error FROM {{workflow}}
 WHERE workflow_id = ANY (%s::text[]) AND status IN {FINAL}
 """
+HOLDER = "SELECT workflow_id FROM {workflow} WHERE queue = %s AND deduplication_id = %s"
 BEHIND = """
 SELECT w.workflow_id FROM {workflow} w
 WHERE w.workflow_id = ANY (%s::text[]) AND w.queue = %s AND w.status IN ('ENQUEUED', 'DELAYED')
@@ -264,11 +271,12 @@ SELECT (SELECT count(*) FROM renewed), (SELECT count(*) FROM {{workflow}} WHERE 
        extract(epoch FROM {NOW})::float8
 """
 # A server that was away took everybody's beats with it: nobody's lease runs out before
-# one full lease has passed since it came back.
+# one full lease has passed since it came back, nor since this worker found its way back.
 BURY_LATE = f"""
 UPDATE {{worker}} SET state = 'dead' WHERE state = 'live'
   AND beat_at < {NOW} - lease_seconds * interval '1 second'
   AND pg_postmaster_start_time() < {NOW} - lease_seconds * interval '1 second'
+  AND lease_seconds < %s::float8
 RETURNING id
 """
 # Presence only shortens a lease: missing in two looks, same server, no beat in between.
@@ -327,7 +335,7 @@ SELECT extract(epoch FROM min(wake_at) - {NOW})::float8 FROM {{workflow}} WHERE 
 RELEASE = f"""
 UPDATE {{workflow}} SET worker_id = NULL, wake_at = NULL, updated_at = {NOW} WHERE id = ANY (ARRAY(
     SELECT id FROM {{workflow}} WHERE id = ANY (%s::bigint[]) AND worker_id = %s
-      AND status = 'PENDING' ORDER BY id FOR NO KEY UPDATE))
+      AND status = 'PENDING' ORDER BY id FOR NO KEY UPDATE SKIP LOCKED))
 """
 QUEUES = f"""
 WITH RECURSIVE seen AS (
@@ -349,11 +357,15 @@ SELECT name, count(*) FROM (
 ) ready
 WHERE NOT name = ANY (%s::text[]) GROUP BY name
 """
+# A declaration that changes nothing locks nothing: it may stand in a long transaction.
 DECLARE = """
 INSERT INTO {queue} (name, concurrency, worker_concurrency, hold, paused)
 SELECT d.name, d.concurrency, d.worker_concurrency, d.hold = 1, false
 FROM unnest(%s::text[], %s::int[], %s::int[], %s::int[])
     AS d(name, concurrency, worker_concurrency, hold)
+WHERE NOT EXISTS (
+    SELECT 1 FROM {queue} q WHERE q.name = d.name AND (q.concurrency, q.worker_concurrency, q.hold)
+        IS NOT DISTINCT FROM (d.concurrency, d.worker_concurrency, d.hold = 1))
 ON CONFLICT (name) DO UPDATE SET concurrency = EXCLUDED.concurrency,
     worker_concurrency = EXCLUDED.worker_concurrency, hold = EXCLUDED.hold
 WHERE ({queue}.concurrency, {queue}.worker_concurrency, {queue}.hold) IS DISTINCT FROM
@@ -361,7 +373,6 @@ WHERE ({queue}.concurrency, {queue}.worker_concurrency, {queue}.hold) IS DISTINC
 """
 OUTCOMES_PATIENT = OUTCOMES.replace(" SKIP LOCKED", "")
 WAITS_PATIENT = WAITS.replace(" SKIP LOCKED", "")
-LOOK_PATIENT = LOOK.replace(" SKIP LOCKED", "")
 
 
 class PostgreSQLStore(SQLStore):
@@ -460,12 +471,9 @@ class PostgreSQLStore(SQLStore):
             claims = take(execute, self._plan(execute, worker, queues, asked))
         return self._with_history(claims)
 
-    def look(
-        self, ids: Sequence[int], *, patient: bool = False, now: datetime | None = None
-    ) -> tuple[int, int]:
-        statement = "LOOK_PATIENT" if patient else "LOOK"
-        params = [ints(sorted(ids)), now, now]
-        woken, due = self.session.execute(self.sql[statement], params).rows[0]
+    def look(self, ids: Sequence[int], *, now: datetime | None = None) -> tuple[int, int]:
+        params = [ints(sorted(ids)), now, now, now]
+        woken, due = self.session.execute(self.sql["LOOK"], params).rows[0]
         return woken, due - woken
 
     def presence(self) -> str:
@@ -481,7 +489,10 @@ class PostgreSQLStore(SQLStore):
         return Beat(bool(renewed), owned, moment)
 
     def bury(self, *, now: datetime | None = None) -> list[int]:
-        late = self.session.execute(self.sql["BURY_LATE"], [now, now]).rows
+        # In a unit: its connection is open when it begins, and says since when.
+        late = self.session.unit(
+            lambda execute: execute(self.sql["BURY_LATE"], [now, now, self.session.back_for]).rows
+        )
         gone = self.session.execute(self.sql["BURY_GONE"], [now]).rows
         self.session.execute(self.sql["MISS"], [now])
         return [id for (id,) in [*late, *gone]]

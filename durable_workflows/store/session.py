@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import random
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -43,6 +44,7 @@ class Borrowed:
     """
 
     owned = False
+    back_for = float("inf")  # seconds since the database was away, as far as is known
 
     def __init__(
         self,
@@ -100,6 +102,7 @@ class Owned:
         self.closing = closing or threading.Event()
         self.greet: Callable[[Any], None] | None = None  # called with each new connection
         self.openings = 0  # how often the connection was opened
+        self._back_at = float("-inf")  # monotonic; the latest reconnection
         self._raw: Any = None
 
     def raw(self) -> Any:
@@ -108,8 +111,15 @@ class Owned:
             if self.greet is not None:
                 self.greet(raw)
             self._raw = raw
+            if self.openings:
+                self._back_at = time.monotonic()
             self.openings += 1
         return self._raw
+
+    @property
+    def back_for(self) -> float:
+        """Seconds since the connection was opened anew; infinity for the first one."""
+        return time.monotonic() - self._back_at
 
     def ready(self) -> Any:
         """Return an open connection, or None where the database can't be reached now."""

@@ -33,7 +33,7 @@ from durable_workflows.core.records import (
     WaitEntry,
     WorkerFacts,
 )
-from durable_workflows.errors import StepIdleTooLong, WrongPlace
+from durable_workflows.errors import QueueDeduplicated, StepIdleTooLong, WrongPlace
 from durable_workflows.models import Workflow, WorkflowQuerySet
 from durable_workflows.store.base import (
     Answer,
@@ -107,6 +107,10 @@ class SQLStore(Store):
         raise NotImplementedError
 
     # -- where -------------------------------------------------------------
+
+    def give_up(self) -> None:
+        if isinstance(self.session, Owned):
+            self.session.closing.set()
 
     def close(self) -> None:
         self.session.close()
@@ -201,12 +205,19 @@ class SQLStore(Store):
         if missing:
             known = self.session.execute(self.sql["THERE"], [self.texts(missing)]).rows
         there = {row[1]: Created(row[0], row[1], row[2], False) for row in known}
+        for row in rows:
+            if row.workflow_id not in made and row.workflow_id not in there:
+                raise self._deduplicated(row)
         return [
             Created(made[row.workflow_id], row.workflow_id, row.name, True)
             if row.workflow_id in made
             else there[row.workflow_id]
             for row in rows
         ]
+
+    def _deduplicated(self, row: NewWorkflow) -> QueueDeduplicated:
+        taken = row.options.deduplication_id or ""
+        return QueueDeduplicated(row.workflow_id, row.queue, taken, self.holder(row.queue, taken))
 
     def add(self, rows: Sequence[NewWorkflow], *, now: datetime | None = None) -> None:
         self.session.execute(*self._insertion("ADD", rows, now))
@@ -282,6 +293,7 @@ class SQLStore(Store):
     def _plan(self, execute: Execute, worker: int, queues: Sequence[QueueView], asked: int) -> Plan:
         """Return how many may be taken where; locks the rows of queues with limits."""
         limited = [queue.name for queue in queues if queue.limited]
+        self.passed_over = False
         loads: dict[str, Load] = {}
         if limited:
             limited = self._lock_queues(execute, limited)
@@ -295,7 +307,10 @@ class SQLStore(Store):
         return plan
 
     def _lock_queues(self, execute: Execute, names: list[str]) -> list[str]:
-        return [name for (name,) in execute(self.sql["LOCK_QUEUES"], [self.texts(names)]).rows]
+        """Return those that have ready workflows and are ours now; note whether others were not."""
+        rows = execute(self.sql["LOCK_QUEUES"], [self.texts(names)]).rows
+        self.passed_over = not all(locked for _, locked in rows)
+        return [name for name, locked in rows if locked]
 
     def _loads(
         self, execute: Execute, worker: int, names: list[str], held: set[str]
@@ -307,7 +322,7 @@ class SQLStore(Store):
         if holding := [name for name in names if name in held]:
             text = self.texts(holding)
             rows += execute(self.sql["HELD"], [worker, text, text]).rows
-        loads.update({name: Load(here, everywhere) for name, here, everywhere in rows})
+        loads.update({name: Load(*counts) for name, *counts in rows})
         return loads
 
     def _with_history(self, claims: list[Claim]) -> list[Claim]:
@@ -363,6 +378,10 @@ class SQLStore(Store):
     def _ended(self, execute: Execute, workflow_ids: Sequence[str]) -> dict[str, Ended]:
         rows = execute(self.sql["ENDED"], [self.texts(workflow_ids)]).rows
         return {workflow_id: Ended(*row) for workflow_id, *row in rows}
+
+    def holder(self, queue: str, deduplication_id: str) -> str | None:
+        rows = self.session.execute(self.sql["HOLDER"], [queue, deduplication_id]).rows
+        return str(rows[0][0]) if rows else None
 
     def behind(self, queue: str, workflow_ids: Sequence[str]) -> set[str]:
         params = [self.texts(workflow_ids), queue]

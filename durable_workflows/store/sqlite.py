@@ -73,7 +73,8 @@ ADD = f"""
 INSERT INTO {{workflow}} ({NEW})
 VALUES (?, ?, ?, ?, ?, ?, {after_now("?")}, ?, ?, ?, ?, ?, ?, ?, ?, 0, 0, '', {NOW}, {NOW})
 """
-UNLESS_THERE = "ON CONFLICT (workflow_id) DO NOTHING RETURNING id, workflow_id"
+# Whatever is unique: an id that is there, or a deduplication id that is taken.
+UNLESS_THERE = "ON CONFLICT DO NOTHING RETURNING id, workflow_id"
 CREATE = ADD + UNLESS_THERE
 NEW_VALUES = f"""n.workflow_id, n.name, n.status, n.queue, n.priority, n.input,
     {after_now("n.delay")}, n.timeout, n.deduplication_id, n.partition_key, n.parent, n.position,
@@ -125,7 +126,7 @@ WHERE id IN (SELECT value FROM json_each(?))
 RETURNING {CLAIMED}
 """
 LOCK_QUEUES = f"""
-SELECT q.name FROM {{queue}} q
+SELECT q.name, 1 FROM {{queue}} q
 WHERE q.name IN (SELECT value FROM json_each(?))
   AND EXISTS (SELECT 1 FROM {{workflow}} w WHERE w.queue = q.name AND {READY})
 """
@@ -136,11 +137,12 @@ WHERE worker_id IS NOT NULL AND queue IN (SELECT value FROM json_each(?)) GROUP 
 # Those that execute, and those that wait: an index each.
 # NOT (queue = ''): a partial index is used where its condition stands as it was made.
 HELD = """
-SELECT queue, sum(here), sum(held) FROM (
-    SELECT queue, count(*) FILTER (WHERE worker_id = ?) AS here, count(*) AS held FROM {workflow}
+SELECT queue, sum(here), sum(held), sum(awake) FROM (
+    SELECT queue, count(*) FILTER (WHERE worker_id = ?) AS here, count(*) AS held, 0 AS awake
+    FROM {workflow}
     WHERE worker_id IS NOT NULL AND queue IN (SELECT value FROM json_each(?)) GROUP BY queue
     UNION ALL
-    SELECT queue, 0, count(*) FROM {workflow}
+    SELECT queue, 0, count(*), count(*) FILTER (WHERE wake_at IS NULL) FROM {workflow}
     WHERE status = 'PENDING' AND worker_id IS NULL AND NOT (queue = '')
       AND queue IN (SELECT value FROM json_each(?)) GROUP BY queue
 ) counted GROUP BY queue
@@ -208,7 +210,8 @@ READ_FENCE = "SELECT attempt, worker_id, status FROM {workflow} WHERE id = ?"
 LOOK = f"""
 UPDATE {{workflow}} AS w SET wake_at = NULL, updated_at = {NOW}
 WHERE w.id IN (SELECT value FROM json_each(?)) AND w.worker_id IS NULL
-  AND +w.wake_at IS NOT NULL AND w.status = 'PENDING' AND EXISTS (
+  AND +w.wake_at IS NOT NULL AND w.status = 'PENDING'
+  AND COALESCE(json_extract(NULLIF(w.waits, ''), '$."0".until') <= {EPOCH_NOW}, 1) AND EXISTS (
     SELECT 1 FROM json_each(NULLIF(w.waits, '')) AS one
     WHERE json_extract(one.value, '$.until') <= {EPOCH_NOW}
        OR EXISTS (SELECT 1 FROM json_each(one.value, '$.what') AS what
@@ -218,6 +221,7 @@ ENDED = f"""
 SELECT workflow_id, status, output, error FROM {{workflow}}
 WHERE workflow_id IN (SELECT value FROM json_each(?)) AND +status IN {FINAL}
 """
+HOLDER = "SELECT workflow_id FROM {workflow} WHERE queue = ? AND deduplication_id = ?"
 BEHIND = """
 SELECT w.workflow_id FROM {workflow} w
 WHERE w.workflow_id IN (SELECT value FROM json_each(?)) AND w.queue = ?
@@ -395,10 +399,8 @@ class SQLiteStore(SQLStore):
             ("STEPS", [*self._step_rows(entries), now]),
         ]
 
-    def look(
-        self, ids: Sequence[int], *, patient: bool = False, now: datetime | None = None
-    ) -> tuple[int, int]:
-        looked = self.session.batch([(self.sql["LOOK"], [now, encode(ids), now])])
+    def look(self, ids: Sequence[int], *, now: datetime | None = None) -> tuple[int, int]:
+        looked = self.session.batch([(self.sql["LOOK"], [now, encode(ids), now, now])])
         return looked[0].rowcount, 0
 
     # -- workers -----------------------------------------------------------

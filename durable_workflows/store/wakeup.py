@@ -15,7 +15,6 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from durable_workflows.store.base import Store
 
@@ -49,15 +48,16 @@ class Listener:
 
     def wait(self, timeout: float) -> bool:
         """Wait at most `timeout` seconds; return whether something rang or interrupted."""
-        sockets: list[Any] = [self._wake]
+        poll = select.poll()  # select() refuses descriptors from 1024
+        poll.register(self._wake, select.POLLIN)
         if self.hears and (fileno := self.store.fileno()) is not None:
             if self.store.heard():
                 return True
-            sockets.append(fileno)
-        readable, _, _ = select.select(sockets, [], [], max(0.0, timeout))
-        if self._wake in readable:
+            poll.register(fileno, select.POLLIN)
+        readable = {ready for ready, _ in poll.poll(max(0.0, timeout) * 1000)}
+        if self._wake.fileno() in readable:
             self._drain()
-        if len(readable) > (self._wake in readable):
+        if readable - {self._wake.fileno()}:
             self.store.heard()
         return bool(readable)
 

@@ -39,6 +39,7 @@ from durable_workflows.core.records import (
     WaitEntry,
     WorkerFacts,
 )
+from durable_workflows.errors import QueueDeduplicated
 from durable_workflows.store.base import Answer, Store, answer, by_kind, places
 
 
@@ -109,6 +110,9 @@ class MemoryStore(Store):
     def dedicated(self) -> MemoryStore:
         return self
 
+    def give_up(self) -> None:
+        """Nothing: memory is never away."""
+
     def close(self) -> None:
         """Nothing: there is no connection."""
 
@@ -160,16 +164,18 @@ class MemoryStore(Store):
 
     def create(self, rows: Sequence[NewWorkflow], *, now: datetime | None = None) -> list[Created]:
         with self._lock:
-            clashing = [row for row in rows if self._clashes(row)]
-            if clashing:
-                raise IntegrityError(
-                    f"deduplication_id {clashing[0].options.deduplication_id!r} is taken "
-                    f"in queue {clashing[0].queue!r}"
-                )
+            for row in rows:
+                if self._clashes(row):
+                    taken = row.options.deduplication_id or ""
+                    holder = self.holder(row.queue, taken)
+                    raise QueueDeduplicated(row.workflow_id, row.queue, taken, holder)
             return [self._insert(row, self._at(now)) for row in rows]
 
     def add(self, rows: Sequence[NewWorkflow], *, now: datetime | None = None) -> None:
-        self.create(rows, now=now)
+        with self._lock:
+            if any(row.workflow_id in self.tables.ids or self._clashes(row) for row in rows):
+                raise IntegrityError("a workflow id or deduplication id is there already")
+            self.create(rows, now=now)
 
     def _clashes(self, new: NewWorkflow) -> bool:
         wanted = new.options.deduplication_id
@@ -255,7 +261,11 @@ class MemoryStore(Store):
             if row.new.queue == queue.name
             and (row.status == states.PENDING if queue.hold else row.worker is not None)
         ]
-        return Load(sum(row.worker == worker for row in counted), len(counted))
+        return Load(
+            sum(row.worker == worker for row in counted),
+            len(counted),
+            sum(row.ready for row in counted),
+        )
 
     def _own(self, row: Row, worker: int, executor_id: str, now: float) -> Claim:
         row.worker, row.executor_id, row.status = worker, executor_id, states.PENDING
@@ -319,6 +329,8 @@ class MemoryStore(Store):
         recorded = self.tables.steps.setdefault(entry.id, {})
         if entry.position in recorded:
             return False
+        if any(self._clashes(child) for child in entry.children):
+            raise IntegrityError("a deduplication id is taken")
         recorded[entry.position] = StepRecord(
             entry.position,
             entry.name,
@@ -343,9 +355,7 @@ class MemoryStore(Store):
             row = self.tables.rows.get(id)
             return row is not None and self._current(row, attempt, worker)
 
-    def look(
-        self, ids: Sequence[int], *, patient: bool = False, now: datetime | None = None
-    ) -> tuple[int, int]:
+    def look(self, ids: Sequence[int], *, now: datetime | None = None) -> tuple[int, int]:
         with self._lock:
             woken = [
                 row
@@ -374,6 +384,13 @@ class MemoryStore(Store):
                 for row in rows
                 if row.status in states.FINAL
             }
+
+    def holder(self, queue: str, deduplication_id: str) -> str | None:
+        with self._lock:
+            for row in self.tables.rows.values():
+                if (row.new.queue, row.deduplication_id) == (queue, deduplication_id):
+                    return row.new.workflow_id
+            return None
 
     def behind(self, queue: str, workflow_ids: Sequence[str]) -> set[str]:
         with self._lock:

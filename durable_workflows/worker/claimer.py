@@ -12,6 +12,9 @@ from durable_workflows.store.wakeup import READY, Listener
 from durable_workflows.worker.crew import Colour, Crew
 from durable_workflows.worker.service import Service
 
+# Seconds until a queue is looked at again whose row somebody has locked: mostly a rival's
+# claim, which takes some milliseconds; doubling, in case it is a person's transaction.
+FIRST_AGAIN, LONGEST_AGAIN = 0.005, 0.5
 IN_VAIN = 10  # times what a claim that found nothing took: so long its colour is not asked for
 VIEWS_EVERY = 1.0  # seconds between two looks at the queues' rows and limits
 
@@ -26,7 +29,8 @@ class Claimer(Service):
         self._views: dict[str, QueueView] = {}
         self._views_at = float("-inf")
         self._declared = -1
-        self._put_off = math.inf  # seconds until a colour that was not asked for now
+        self._put_off = math.inf  # seconds until what was left out now is looked at
+        self._again = FIRST_AGAIN
         self.found_nothing = False  # the last look at the database found nothing to take
         crew.on_room = self.interrupt
 
@@ -104,7 +108,7 @@ class Claimer(Service):
         views = self._queues(listener)
         if not views:
             return []
-        return listener.store.claim(
+        claims = listener.store.claim(
             self.crew.worker,
             self.crew.executor_id,
             names,
@@ -112,6 +116,12 @@ class Claimer(Service):
             asked,
             app_version=self.process.settings.app_version,
         )
+        if listener.store.passed_over:
+            self._put_off = min(self._put_off, self.process.clock.jitter(self._again))
+            self._again = min(LONGEST_AGAIN, 2 * self._again)
+        else:
+            self._again = FIRST_AGAIN
+        return claims
 
     def _queues(self, listener: Listener) -> list[QueueView]:
         """Return the queues to look at, in an order that starves none."""

@@ -22,6 +22,7 @@ from durable_workflows.worker.crew import Crew
 logger = logging.getLogger("durable_workflows.worker")
 
 LOOK_EVERY = 0.5  # seconds between two comparisons; a beat is due less often
+LASTING = 0.9  # seconds after which a difference is none of a moment
 
 
 class Keeper:
@@ -29,8 +30,9 @@ class Keeper:
         self.process, self.crew, self._enlist = process, crew, enlist
         self._beat_due = 0.0
         self._openings = -1
-        self._strays: set[int] = set()
-        self._missing: set[int] = set()
+        # Since when (monotonic) the database and this worker differ about a workflow.
+        self._strays: dict[int, float] = {}
+        self._missing: dict[int, float] = {}
 
     def tick(self, store: Store) -> float:
         if store.openings() != self._openings or time.monotonic() >= self._beat_due:
@@ -70,17 +72,20 @@ class Keeper:
         owned = set(store.owned(self.crew.worker))
         held = set(self.crew.snapshot())
         missing = held - owned
+        # An entry on its way or a claim just made explains a difference for a moment, and looks
+        # may follow each other at once: what counts is how long it lasts.
+        now = time.monotonic()
+        self._missing = {id: self._missing.get(id, now) for id in missing}
+        self._strays = {id: self._strays.get(id, now) for id in owned - held}
         if missing:
-            self._tell(store, missing)
-        # An entry on its way or a claim just made explains a difference once, not twice.
-        strays = owned - held
-        if released := sorted(strays & self._strays):
+            self._tell(store, missing, now)
+        if released := sorted(id for id, since in self._strays.items() if now - since >= LASTING):
             count = store.release(self.crew.worker, released)
             logger.warning("%d workflows were owned here and run by nobody; released", count)
             self.process.ringer.ring(READY, via=store)
-        self._strays, self._missing = strays - set(released), missing
+            self._strays = {id: at for id, at in self._strays.items() if id not in released}
 
-    def _tell(self, store: Store, missing: set[int]) -> None:
+    def _tell(self, store: Store, missing: set[int], now: float) -> None:
         """Tell runs whose rows this worker no longer owns that they are to end."""
         fates = store.fates(sorted(missing))
         for id in missing:
@@ -90,5 +95,5 @@ class Keeper:
             if fates.get(id) == states.CANCELLED:
                 run.lose(WorkflowCancelled())
                 logger.info("Workflow %s was cancelled", run.claim.workflow_id)
-            elif id in self._missing:
+            elif now - self._missing[id] >= LASTING:
                 run.lose(LeaseLost())

@@ -52,14 +52,13 @@ class Service:
             while not self._stopping.is_set():
                 try:
                     seconds = self.tick()
+                    if seconds > 0 and not self._stopping.is_set():
+                        self.pause(seconds)
                 except Closed:
                     return
                 except Exception:
                     # The worker outlives whatever one round meets; the next looks again.
                     logger.exception("%s failed; again in %g s", self.name, AFTER_FAILURE)
                     self._stopping.wait(AFTER_FAILURE)
-                else:
-                    if seconds > 0 and not self._stopping.is_set():
-                        self.pause(seconds)
         finally:
             self.close()

@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from durable_workflows.core.records import Claim, WorkerFacts
@@ -15,6 +17,7 @@ from durable_workflows.engine.journal import GroupJournal
 from durable_workflows.engine.process import Process, Reader
 from durable_workflows.engine.runtime import Runtime
 from durable_workflows.store import Store
+from durable_workflows.store.session import Closed
 from durable_workflows.store.wakeup import CANCELLED, READY
 from durable_workflows.worker.claimer import Claimer
 from durable_workflows.worker.crew import Crew
@@ -26,6 +29,7 @@ from durable_workflows.worker.slots import ORM_THREADS, LoopSlots, ThreadSlots, 
 logger = logging.getLogger("durable_workflows.worker")
 
 OWN_CONNECTIONS = Store.pens + 4  # and side lane, claimer, housekeeper, reader
+LAST_TRIES = 5.0  # seconds for each thing that a worker tells the database at its end
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +61,12 @@ class Worker:
         watch = process.open_listener(CANCELLED)
         process.clock.learn(watch.store.now())
         crew.worker = self._enlist(watch.store)
-        self._side = GroupJournal([store.dedicated()], process.aftermath, most=1)
+        side, readers = store.dedicated(), store.dedicated()
         pens = [store.dedicated() for _ in range(store.pens)]
+        self._stores = [watch.store, side, readers, *pens]
+        self._side = GroupJournal([side], process.aftermath, most=1)
         self._journal = GroupJournal(pens, process.aftermath, side=self._side)
-        self._reader = Reader(store.dedicated())
+        self._reader = Reader(readers)
         self._hire(self._runtime())
         keeper = Keeper(process, crew, self._enlist)
         lookout = Lookout(process, self._queues())
@@ -143,14 +149,34 @@ class Worker:
     def _release(self, claims: list[Claim]) -> None:
         if not claims:
             return
-        store = self.process.store.dedicated()
-        try:
+        with self._briefly("release its workflows") as store:
             store.release(self.crew.worker, [claim.id for claim in claims])
             self.process.ringer.ring(READY, via=store)
+
+    @contextmanager
+    def _briefly(self, what: str) -> Iterator[Store]:
+        """Open a store that tries for some seconds only: the database may be away."""
+        store = self.process.store.dedicated()
+        timer = threading.Timer(LAST_TRIES, store.give_up)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield store
+        except Closed:
+            logger.warning(
+                "Worker %d can't %s: the database is away. Others take over when it is back "
+                "and the lease has run out.",
+                self.crew.worker,
+                what,
+            )
         finally:
+            timer.cancel()
             store.close()
 
     def _close(self) -> None:
+        # What can be written now is; nothing waits for a database that is away.
+        for store in self._stores:
+            store.give_up()
         self._housekeeper.stop()
         self._housekeeper.join()
         self.crew.tasks.slots.close(timeout=2.0)
@@ -158,8 +184,5 @@ class Worker:
         self._journal.close()
         self._side.close()
         self._reader.close()
-        store = self.process.store.dedicated()
-        try:
+        with self._briefly("say that it ends") as store:
             store.discharge(self.crew.worker)
-        finally:
-            store.close()

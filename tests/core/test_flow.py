@@ -10,6 +10,7 @@ from durable_workflows.core.flow import (
     Await,
     Blocks,
     Find,
+    FindHolder,
     Invoke,
     InvokeAtomic,
     Pause,
@@ -19,7 +20,7 @@ from durable_workflows.core.flow import (
     StepSpec,
 )
 from durable_workflows.core.payload import decode_value, encode_value
-from durable_workflows.core.records import Ended, NewWorkflow, StepRecord
+from durable_workflows.core.records import Ended, NewWorkflow, Options, StepRecord
 from durable_workflows.core.replay import FIRST, RESULT, SLEEP, START, STATUS, STEP, Call
 from durable_workflows.core.retry import Retry
 from durable_workflows.core.waits import Wait
@@ -30,6 +31,7 @@ from durable_workflows.errors import (
     MaxStepRetriesExceeded,
     NonDeterminism,
     NonExistentWorkflow,
+    QueueDeduplicated,
     ResultTimeout,
     WaitsBehindItself,
 )
@@ -422,6 +424,18 @@ def test_a_wait_that_could_never_end_is_refused_and_the_refusal_recorded(flow_of
     assert (recorded.child, recorded.output) == ("child", None)
     assert isinstance(decode_error(recorded.error), WaitsBehindItself)
     with pytest.raises(WaitsBehindItself, match="'orders'"):
+        talk.tell(None)
+
+
+def test_a_deduplication_id_that_was_taken_in_between_is_the_calls_result():
+    new = NewWorkflow("p-1", "f", "[]", "orders", Options(deduplication_id="x"))
+    talk = Talk(flow.start_flow(call(START), new))
+    assert talk.asked == FindHolder(new)
+    assert talk.tell(None) == Record(child="p-1", children=(new,))
+    assert talk.fail(ValueError("duplicate key")) == FindHolder(new)
+    recorded = talk.tell("other")
+    assert isinstance(decode_error(recorded.error), QueueDeduplicated)
+    with pytest.raises(QueueDeduplicated, match="already holds other"):
         talk.tell(None)
 
 

@@ -1,5 +1,9 @@
 """An atomic step: what its body wrote and its checkpoint are one commit, or neither is there."""
 
+import os
+import socket
+import threading
+
 import pytest
 from django.db import (
     DatabaseError,
@@ -466,3 +470,50 @@ def test_an_atomic_step_whose_connection_was_cut_runs_again(worker):
 
     assert start_workflow(cut).get_result(timeout=30) == 2
     assert Effect.objects.count() == 1
+
+
+def cut(line: socket.socket) -> None:
+    line.shutdown(socket.SHUT_RDWR)
+    line.close()
+
+
+@pytest.fixture
+def slow_commit():
+    """A COMMIT that takes its time, as with a slow disk or a synchronous standby."""
+    table = Effect._meta.db_table
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "CREATE OR REPLACE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS "
+            "$$ begin perform pg_sleep(1); return null; end $$"
+        )
+        cursor.execute(
+            f"CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON {table} "
+            "DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION slow()"
+        )
+    yield
+    with connection.cursor() as cursor:
+        cursor.execute(f"DROP TRIGGER slow ON {table}")
+
+
+@pytest.mark.postgresql
+@pytest.mark.django_db(transaction=True)
+def test_a_commit_that_goes_on_after_its_connection_was_cut_takes_effect_once(slow_commit, calls):
+    @step(atomic=True)
+    def writing():
+        calls.append(connection.connection)
+        Effect.objects.create(step="once")
+        if len(calls) == 1:
+            line = socket.socket(fileno=os.dup(connection.connection.fileno()))
+            threading.Timer(0.3, cut, [line]).start()
+        return len(calls)
+
+    @workflow
+    def around():
+        return writing()
+
+    handle = start_workflow(around)
+    run_until_idle()
+
+    assert len(calls) == 2  # the second met the record of the first, and was undone
+    assert effects() == ["once"]
+    assert handle.get_result() == 1

@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from django.db import transaction
 
 from durable_workflows import (
     Queue,
@@ -22,6 +23,7 @@ from durable_workflows.errors import (
     AwaitedWorkflowCancelledError,
     AwaitedWorkflowMaxRecoveryAttemptsExceeded,
     NonExistentWorkflow,
+    QueueDeduplicated,
     ResultTimeout,
     WaitsBehindItself,
 )
@@ -435,3 +437,53 @@ def test_waiting_for_what_can_begin_is_not_refused(waits, queue, names):
     run_until_idle()
 
     assert handle.get_result() == 8
+
+
+# -- deduplication --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("colour", ["sync", "async"])
+def test_a_deduplication_conflict_is_the_recorded_result_of_the_call(rows, colour, calls):
+    """In replay it is the same, though the id is free again."""
+
+    def told(refusal):
+        calls.append((refusal.holder, refusal.deduplication_id))
+
+    @workflow
+    def parent():
+        try:
+            in_turns.enqueue(doubled.using(deduplication_id="x"), 4)
+        except QueueDeduplicated as refusal:
+            told(refusal)
+        sleep(3600)
+
+    @workflow
+    async def parent_async():
+        try:
+            await in_turns.enqueue_async(doubled.using(deduplication_id="x"), 4)
+        except QueueDeduplicated as refusal:
+            told(refusal)
+        await sleep_async(3600)
+
+    holder = in_turns.enqueue(doubled.using(deduplication_id="x", delay=60), 4)
+    handle = start_workflow(parent if colour == "sync" else parent_async)
+    run_until_idle()
+
+    assert handle.get_status().status == "SUCCESS"
+    assert calls == [(holder.workflow_id, "x")] * 2
+    assert rows.steps(handle)[0][1] == "start"
+    assert Workflow.objects.count() == 2
+
+
+def test_a_conflict_outside_a_workflow_breaks_no_transaction():
+    holder = in_turns.enqueue(doubled.using(deduplication_id="x"), 4)
+    with transaction.atomic():
+        with pytest.raises(QueueDeduplicated, match=holder.workflow_id):
+            in_turns.enqueue(doubled.using(deduplication_id="x"), 4)
+        other = in_turns.enqueue(doubled.using(deduplication_id="y"), 5)
+    run_until_idle()
+
+    assert other.get_result() == 10
+    again = in_turns.enqueue(doubled.using(deduplication_id="x"), 6)  # free since it ended
+    run_until_idle()
+    assert again.get_result() == 12

@@ -296,8 +296,8 @@ def test_sleeping_outside_a_workflow_is_refused(on_loop):
         on_loop(sleep_async(1))
 
 
-@pytest.mark.parametrize("seconds", [float("nan"), float("inf"), float("-inf")])
-def test_a_sleep_has_a_finite_length(seconds):
+@pytest.mark.parametrize("seconds", [float("nan"), float("inf"), 1e12])
+def test_a_sleep_ends_within_a_hundred_years(seconds):
     @workflow
     def around():
         sleep(seconds)
@@ -307,11 +307,11 @@ def test_a_sleep_has_a_finite_length(seconds):
         await sleep_async(seconds)
 
     for function in (around, around_async):
-        with pytest.raises(ValueError, match="finite"):
+        with pytest.raises(ValueError, match="hundred years"):
             outcome_of(function)
 
 
-@pytest.mark.parametrize("seconds", [0, -5, -0.0])
+@pytest.mark.parametrize("seconds", [0, -5, -0.0, float("-inf")])
 def test_a_sleep_of_no_length_is_nothing_at_all(rows, seconds):
     @workflow
     def around():

@@ -129,7 +129,6 @@ def do_everything(store, worker: int, runs: list) -> None:
     store.write([suspend(run, None, keeps=True) for run in runs[10:20]])
     Workflow.objects.filter(pk__in=[run.id for run in runs[:5]]).update(waits=waits)
     store.look([run.id for run in runs[:10]])
-    store.look([run.id for run in runs[:10]], patient=True)
     store.release(worker, [run.id for run in runs[10:20]])
     store.claim(worker, "me", ["f"], [QueueView("runs")], BATCH)  # with history
     store.write([outcome(run) for run in runs[20:]])
@@ -196,7 +195,7 @@ def plans(store, worker, runs) -> dict[str, set[Read]]:
 HOT = {
     *("CREATE", "CREATE_MANY", "CLAIM", "CLAIM_ONE", "LOCK_QUEUES", "LOADS", "HELD"),
     *("HISTORY", "STEPS", "STARTS", "OUTCOMES", "OUTCOMES_PATIENT", "WAITS", "GUARD"),
-    *("READ_STEP", "READ_FENCE", "LOOK", "LOOK_PATIENT", "ENDED", "STATUS", "BEAT", "OWNED"),
+    *("READ_STEP", "READ_FENCE", "LOOK", "ENDED", "STATUS", "BEAT", "OWNED"),
     *("COUNT_OWNED", "FATES", "RELEASE", "DUE", "NEXT_DUE", "QUEUES", "STRANDED"),
 }
 # Statements that reach the workflow row by its key alone. Another index looks cheaper
@@ -204,7 +203,7 @@ HOT = {
 # pay the square of what they have become.
 BY_KEY = {
     *("STEPS", "STARTS", "OUTCOMES", "OUTCOMES_PATIENT", "WAITS", "GUARD", "READ_FENCE"),
-    *("LOOK", "LOOK_PATIENT", "HAND_ON", "SET_WAKE", "FATES"),
+    *("LOOK", "HAND_ON", "SET_WAKE", "FATES"),
 }
 KEY = f"{WORKFLOW}_pkey"
 ID = "dw_workflow_id"  # the index on the ids that people know

@@ -1,14 +1,11 @@
 """The contract suite's world: each test runs on a connection of the engine's own, on the
 caller's connection, and in memory."""
 
-import sqlite3
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-import psycopg
 import pytest
-from django.db import IntegrityError
 
 from durable_workflows.core.records import (
     Claim,
@@ -27,7 +24,6 @@ from durable_workflows.testing.memory import MemoryStore
 
 LEASE = 30.0
 # Django wraps the errors of its own connections only.
-CONFLICT = (IntegrityError, psycopg.IntegrityError, sqlite3.IntegrityError)
 
 
 class StepFailed(Exception):

@@ -244,3 +244,30 @@ def test_one_workflow_can_be_claimed_by_its_id(store, world, worker):
     again = store.claim_one("a", worker, "me")
 
     assert (again.attempt, list(again.steps)) == (2, [1])
+
+
+@pytest.mark.parametrize("how", ["recovered", "woken"])
+def test_what_goes_on_needs_a_place_on_the_worker_also_on_a_holding_queue(store, world, clock, how):
+    declare(store, worker_concurrency=2, hold=True)
+    fill(world, 6)
+    away = world.enlist()
+    runs = world.claim(away)
+    assert len(runs) == 2
+    if how == "woken":
+        for run in runs:
+            world.write(suspend(run, until(clock.epoch + 5), 5))
+        here = world.enlist()
+        mine = world.claim(here)
+        clock.advance(6)
+        store.wake_due(10, now=clock.now)
+    else:
+        world.strand(away)
+        here = world.enlist()
+        mine = world.claim(here)
+        world.rescue()
+    assert len(mine) == 2
+
+    assert world.claim(here) == []
+    world.write(outcome(mine[0]))
+    assert world.claimed(here) == ["orders-00"]  # before new ones
+    assert world.claim(here) == []

@@ -4,8 +4,8 @@ import pytest
 from django.db import transaction
 
 from durable_workflows.core.records import NewWorkflow, Options
+from durable_workflows.errors import QueueDeduplicated
 from durable_workflows.models import Workflow
-from tests.store.conftest import CONFLICT
 
 
 def test_the_same_id_again_finds_the_first_one(store, clock):
@@ -83,9 +83,10 @@ def test_a_deduplication_id_is_taken_once_a_queue(world):
     world.create("a", queue="orders", deduplication_id="d")
     world.create("b", queue="letters", deduplication_id="d")
 
-    with pytest.raises(CONFLICT):
+    with pytest.raises(QueueDeduplicated, match="'orders' already holds a with") as caught:
         world.create("c", queue="orders", deduplication_id="d")
 
+    assert caught.value.holder == "a"
     assert world.status("c") is None
 
 

@@ -3,13 +3,16 @@
 import contextlib
 import threading
 import time
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import psycopg
 import pytest
 from django.db import connection, transaction
 
-from durable_workflows.core.records import NewWorkflow, Verdict, WorkerFacts
+from durable_workflows.core.records import NewWorkflow, QueueView, Verdict, WorkerFacts
+from durable_workflows.engine.journal import GroupJournal
+from durable_workflows.engine.process import process
 from durable_workflows.models import Worker, Workflow
 from durable_workflows.store import get_store
 from tests.store.conftest import StepFailed, World, for_child, outcome, step, suspend
@@ -88,10 +91,8 @@ def test_a_look_tells_how_many_rows_it_skipped(store, world, worker, stranger):
     lock(stranger)
 
     assert store.look([run.id]) == (0, 1)
-    assert while_it_waits(store, lambda: store.look([run.id], patient=True), stranger.rollback) == (
-        1,
-        0,
-    )
+    stranger.rollback()
+    assert store.look([run.id]) == (1, 0)
 
 
 def test_a_claim_leaves_a_locked_row_to_later(world, worker, stranger):
@@ -276,8 +277,137 @@ def test_a_start_whose_statement_was_discarded_is_sent_again(callers, discard):
 
 def test_a_name_that_somebody_else_prepared_stops_the_preparing(callers):
     with connection.cursor() as cursor:
-        cursor.execute("PREPARE durable_0 AS SELECT 1")
+        cursor.execute("PREPARE durable_1 AS SELECT 1")
 
     add(callers, *"abcdefg")
 
     assert Workflow.objects.count() == 7
+
+
+# -- what others hold ---------------------------------------------------------------------------
+
+
+LIMITED = QueueView("orders", concurrency=3)
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_a_declaration_in_an_open_transaction_keeps_nobody_from_other_queues(
+    store, world, worker, borrowed, changed
+):
+    store.declare_queues([LIMITED])
+    world.create("a", queue="orders")
+    world.create("b", queue="letters")
+    declared = QueueView("orders", concurrency=4) if changed else LIMITED
+    views = [LIMITED, QueueView("letters")]
+
+    with transaction.atomic():
+        borrowed.declare_queues([declared])
+        claimed = {claim.workflow_id for claim in store.claim(worker, "me", ["f"], views, 10)}
+        assert store.passed_over is changed
+
+    assert claimed == ({"b"} if changed else {"a", "b"})
+    store.claim(worker, "me", ["f"], views, 10)
+    assert store.passed_over is False
+
+
+def test_what_somebody_holds_is_not_released_and_holds_nothing_up(world, store, worker, stranger):
+    locked, free = world.run(worker, "a"), world.run(worker, "b")
+    lock(stranger)
+
+    assert store.release(worker, [locked.id, free.id]) == 1
+    assert store.owned(worker) == [locked.id]
+
+
+def test_one_locked_parent_holds_up_no_pen(dedicated, worker, world, stranger):
+    parent, other = world.run(worker, "a"), world.run(worker, "other")
+    children = [world.run(worker, name) for name in ("b", "c")]
+    children = [replace(child, parent=parent.id) for child in children]
+    world.write(suspend(parent, for_child("b", "c"), 600.0))
+    lock(stranger)
+    here = process()
+    journal = GroupJournal([dedicated()], here.aftermath)
+
+    for child in children:
+        assert journal.append(outcome(child)) is Verdict.RECORDED
+    assert journal.append(step(other)) is Verdict.RECORDED
+    assert here.look_again(dedicated()) is True  # still locked
+
+    stranger.rollback()
+    assert here.look_again(dedicated()) is False
+    assert Workflow.objects.ready().get(workflow_id="a")
+    journal.close()
+
+
+# -- statements that were prepared --------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def a_wider_column():
+    """A migration changes a column that statements return, and changes it back."""
+    table = Workflow._meta.db_table
+    with connection.cursor() as cursor:
+        cursor.execute(f"ALTER TABLE {table} ALTER COLUMN name TYPE varchar(500)")
+    yield
+    with connection.cursor() as cursor:
+        cursor.execute(f"ALTER TABLE {table} ALTER COLUMN name TYPE varchar(255)")
+
+
+def test_a_migration_under_prepared_statements_is_lived_through(store, world, worker):
+    world.run(worker, "a")
+    world.create("b")
+    openings = store.openings()
+
+    with a_wider_column():
+        assert world.claimed(worker) == ["b"]
+        assert store.status("a").name == "f"
+        assert store.openings() == openings
+
+
+def test_so_it_is_inside_a_transaction(store, world, worker):
+    store.declare_queues([LIMITED])
+    world.create("a", queue="orders")
+    assert [one.workflow_id for one in store.claim(worker, "me", ["f"], [LIMITED], 1)] == ["a"]
+    world.create("b", queue="orders")
+
+    with a_wider_column():
+        assert [one.workflow_id for one in store.claim(worker, "me", ["f"], [LIMITED], 1)] == ["b"]
+
+
+def test_so_it_is_on_the_callers_connection(callers):
+    add(callers, *"abcdefg")
+    assert callers.status("a").name == "f"
+    with a_wider_column():
+        assert [callers.status("a").name for _ in range(3)] == ["f"] * 3
+
+
+def test_a_session_that_forgot_its_statements_prepares_them_again(store, world, worker):
+    world.run(worker, "a")
+    store.session.raw().execute("DEALLOCATE ALL")
+    for name in "bcd":
+        world.create(name)
+        assert world.claimed(worker) == [name]
+
+
+def test_a_role_to_assume_is_assumed_on_the_engines_connections_too(store, monkeypatch):
+    with connection.cursor() as cursor:
+        cursor.execute("DROP ROLE IF EXISTS durable_assumed")
+        cursor.execute("CREATE ROLE durable_assumed")
+    options = {**connection.settings_dict["OPTIONS"], "assume_role": "durable_assumed"}
+    monkeypatch.setitem(connection.settings_dict, "OPTIONS", options)
+    store.close()
+    assert store.session.execute("SELECT current_user").rows == [("durable_assumed",)]
+    store.close()
+    monkeypatch.undo()
+    with connection.cursor() as cursor:
+        cursor.execute("DROP ROLE durable_assumed")
+
+
+def test_who_has_just_found_the_way_back_buries_nobody_for_a_lease(store, world, people, clock):
+    late = world.enlist(lease=30)
+    clock.advance(31)
+    raw = store.session.raw()
+    raw.close()  # whatever lay between this worker and the server lay between others, too
+
+    assert store.bury(now=clock.now) == []
+    store.session._back_at -= 31
+    assert store.bury(now=clock.now) == [late]

@@ -114,9 +114,8 @@ def family(dedicated):
     worker = enlist(parents)
 
     def look(store, id: int) -> None:
-        _, skipped = store.look([id])
-        if skipped:
-            store.look([id], patient=True)
+        while store.look([id])[1]:
+            pass  # skipped: somebody has it locked
 
     def make(n: int):
         parents.create([NewWorkflow(f"p{n}", "f", "[]")])

@@ -97,7 +97,7 @@ def test_a_locked_database_is_tried_again_until_it_is_free(
 def test_a_store_that_closes_does_not_try_for_ever(impatient, store, world, stranger):
     worker = world.enlist()
     stranger.execute("BEGIN IMMEDIATE")
-    store.session.closing.set()
+    store.give_up()
 
     with pytest.raises(Closed):
         store.beat(worker)

@@ -2,8 +2,8 @@
 
 import pytest
 
-from durable_workflows.core.records import QueueView
-from durable_workflows.core.waits import RESTING, decode
+from durable_workflows.core.records import QueueView, WaitEntry
+from durable_workflows.core.waits import RESTING, decode, encode
 from tests.store.conftest import for_child, outcome, step, suspend, until
 
 
@@ -209,3 +209,17 @@ def test_what_stands_behind_one_that_holds_the_only_place(
     people.cancel("d")
 
     assert store.behind("q", ["a", "b", "c", "d", "e", "nobody"]) == behind
+
+
+def test_a_resting_workflow_is_woken_by_nobody_before_its_rest_is_over(
+    store, world, worker, clock, people
+):
+    """Also not where an older wait of it is fulfilled meanwhile."""
+    run, child = world.run(worker, "parent"), world.run(worker, "child")
+    table = encode({RESTING: until(clock.epoch + 60), 3: for_child("child")})
+    world.write(WaitEntry(run.id, run.attempt, run.worker, table, 60.0))
+    world.write(outcome(child))
+
+    assert world.look(run.id) == 0
+    clock.advance(61)
+    assert world.look(run.id) == 1

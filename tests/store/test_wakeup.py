@@ -1,9 +1,12 @@
 """The ringer: the first ring at once, what follows joined, and no ring lost with its thread."""
 
+import os
+import resource
+
 import pytest
 
 from durable_workflows.store import wakeup
-from durable_workflows.store.wakeup import DONE, READY, Ringer
+from durable_workflows.store.wakeup import DONE, READY, Listener, Ringer
 
 
 class Bell:
@@ -84,3 +87,26 @@ def test_a_ringing_thread_that_failed_is_renewed_by_the_next_ring():
     ringer.rest()
 
     assert [other.rung for other in bell.made] == [[], [READY]]
+
+
+@pytest.fixture
+def many_files():
+    """A process that has more than a thousand descriptors open."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, 2048), hard))
+    null = os.open(os.devnull, os.O_RDONLY)
+    copies = [os.dup(null) for _ in range(1100)]
+    yield
+    for copy in [null, *copies]:
+        os.close(copy)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_listener_with_a_high_descriptor_hears(many_files, bell):
+    listener = Listener(bell, [READY], notify=False)
+    assert listener._wake.fileno() > 1024
+
+    assert listener.wait(0) is False
+    listener.interrupt()
+    assert listener.wait(10) is True
+    listener.close()
