@@ -191,8 +191,13 @@ def _after_failure(
     # What can't be stored now can't be stored next time.
     if isinstance(error, Unstorable) or spec.retry.max_attempts == 1:
         return None, error
-    if spec.retry.should_retry is not None and not (yield Permit(spec, error)):
-        return None, error
+    if spec.retry.should_retry is not None:
+        try:
+            permitted = yield Permit(spec, error)
+        except Exception as bug:  # in should_retry itself: a result like any other
+            return None, bug
+        if not permitted:
+            return None, error
     if delay is None:
         errors = [decode_error(text) for text in failed]
         return None, MaxStepRetriesExceeded(spec.name, spec.retry.max_attempts, errors)

@@ -10,7 +10,7 @@ import asyncio
 import inspect
 from collections.abc import Callable
 from time import perf_counter_ns
-from typing import Any
+from typing import Any, cast
 
 from asgiref.sync import sync_to_async
 
@@ -42,6 +42,11 @@ async def adrive(run: Run, call: Call, steps: Flow) -> Any:
     """See drive()."""
     began = perf_counter_ns()
     limb = run.limb
+    if call.recorded is not None:
+        # At first the loop turned while this call was under way, and other tasks began.
+        await asyncio.sleep(0)
+        if run.ends:
+            await forever(run)
     limb.live += 1
     try:
         effect = next(steps)
@@ -110,7 +115,10 @@ def _invoke_atomic_apart(
 ) -> tuple[Any, StepRecord | None]:
     """Run an atomic step in a step thread; a fenced one is told by the run's `leaving`."""
     try:
-        return invoke_atomic(run, call, effect, began)
+        return cast(
+            tuple[Any, StepRecord | None],
+            _call_apart(invoke_atomic, (run, call, effect, began), {}),
+        )
     except (LeaseLost, WorkflowCancelled):
         run.limb.leave_soon()
         return None, None
@@ -121,7 +129,7 @@ async def _ainvoke(run: Run, call: Call, effect: flow.Invoke) -> Any:
     token = here.set(InStep(run, call.position, effect.spec, effect.tries))
     try:
         if not spec.is_async:
-            return await sync_to_async(spec.function)(*effect.args, **effect.kwargs)
+            return await sync_to_async(_call_apart)(spec.function, effect.args, effect.kwargs)
         if spec.timeout_seconds is None:
             return await spec.function(*effect.args, **effect.kwargs)
         try:
@@ -137,6 +145,13 @@ async def _ainvoke(run: Run, call: Call, effect: flow.Invoke) -> Any:
         raise
     finally:
         here.reset(token)
+
+
+def _call_apart(function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    try:
+        return function(*args, **kwargs)
+    except StopIteration as stop:  # no future takes it; what PEP 479 makes of it elsewhere
+        raise RuntimeError("the step raised StopIteration") from stop
 
 
 async def _apause(run: Run, call: Call, effect: flow.Pause) -> None:

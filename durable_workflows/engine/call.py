@@ -36,8 +36,11 @@ from durable_workflows.engine.start import (
     refuse_on_loop,
 )
 from durable_workflows.errors import InsideTransaction, Leaving
+from durable_workflows.store.wakeup import READY
 
 logger = logging.getLogger("durable_workflows")
+
+CALLS_IN_FLIGHT = 0.002  # seconds between two looks at durable calls of other tasks
 
 
 def call_workflow(
@@ -82,6 +85,9 @@ def run_inline(run: Run, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
                 value = run.spec.function(*args, **kwargs)
             except (Exception, Leaving) as error:
                 failure = error  # of a run that leaves the recorded outcome tells how it ended
+    except BaseException:
+        _hand_over(run)
+        raise
     finally:
         here.reset(token)
     entry = ending(run, value=value, error=failure)
@@ -95,7 +101,21 @@ def run_inline(run: Run, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
 
 
 def _outcome_of(workflow_id: str) -> Any:
-    return WorkflowHandle(workflow_id).get_result()
+    """Read how a workflow ended; no durable call of the one around it, if it is a child."""
+    token = here.set(None)
+    try:
+        return WorkflowHandle(workflow_id).get_result()
+    finally:
+        here.reset(token)
+
+
+def _hand_over(run: Run) -> None:
+    """Leave a run to the workers that this process won't end."""
+    try:
+        run.runtime.store.release(run.claim.worker, [run.claim.id])
+        process().ring(READY)
+    except Exception:  # what ended the run matters more; its lease runs out with the process
+        logger.exception("Workflow %s could not be handed over", run.claim.workflow_id)
 
 
 def _call_child(run: Run, spec: WorkflowSpec, options: Options, arguments: Arguments) -> Any:
@@ -159,6 +179,11 @@ async def run_inline_async(run: Run, args: tuple[Any, ...], kwargs: dict[str, An
                 value = await run.spec.function(*args, **kwargs)
             except (Exception, Leaving) as error:
                 failure = error  # of a run that leaves the recorded outcome tells how it ended
+            while run.limb.live and run.leaving is None:
+                await run.limb.doze(CALLS_IN_FLIGHT)  # outcome last, always
+    except BaseException:
+        await sync_to_async(_hand_over)(run)
+        raise
     finally:
         here.reset(token)
     entry = ending(run, value=value, error=failure)
@@ -172,7 +197,11 @@ async def run_inline_async(run: Run, args: tuple[Any, ...], kwargs: dict[str, An
 
 
 async def _outcome_of_async(workflow_id: str) -> Any:
-    return await WorkflowHandleAsync(workflow_id).get_result()
+    token = here.set(None)
+    try:
+        return await WorkflowHandleAsync(workflow_id).get_result()
+    finally:
+        here.reset(token)
 
 
 async def _call_child_async(
@@ -181,7 +210,7 @@ async def _call_child_async(
     """Both positions are taken before the first await: siblings can't come between."""
     if run.ends:
         await forever(run)
-    start = run.take_async(spec.name, START)
+    start = await run.take_turn(spec.name, START)
     row = new_workflow(spec.name, options, "", arguments, run, start.position)
     call = run.take_next(spec.name, RESULT)
     child = str(await adrive(run, start, flow.start_flow(start, row)))

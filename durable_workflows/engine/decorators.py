@@ -261,7 +261,7 @@ async def perform_step_async(
     """See perform_step()."""
     if run.ends:
         await forever(run)
-    call = run.take_async(spec.name, STEP)
+    call = await run.take_turn(spec.name, STEP)
     flow = step_flow(call, spec, args, kwargs, run.runtime.payload_max_bytes)
     return await adrive(run, call, flow)
 

@@ -14,7 +14,7 @@ from durable_workflows.core.records import Claim, Entry, OutcomeEntry, Verdict, 
 from durable_workflows.core.replay import check_end
 from durable_workflows.engine.here import here
 from durable_workflows.engine.journal import Slip
-from durable_workflows.engine.leaving import NOBODY, Limb
+from durable_workflows.engine.leaving import Limb, nobody
 from durable_workflows.engine.registry import WorkflowSpec
 from durable_workflows.engine.run import Run
 from durable_workflows.engine.runtime import Runtime
@@ -167,6 +167,7 @@ def aexecute(claim: Claim, runtime: Runtime, host: Host) -> None:
     context, ground = copy_context(), copy_context()
     run.limb = Limb(run, on_ended=lambda run: ground.run(_hand_in, run, _ended_on_loop(run), host))
     context.run(_enter, run)
+    run.limb.leave_soon()  # if it was lost before it began
     try:
         args, kwargs = decode_call(claim.input)
     except CorruptPayload as error:
@@ -174,7 +175,7 @@ def aexecute(claim: Claim, runtime: Runtime, host: Host) -> None:
         return
     # The equipped loop takes the first task of a run for its main one.
     main = run.limb.loop.create_task(_body(spec, args, kwargs), context=context)
-    main.add_done_callback(run.limb.main_ended, context=NOBODY)
+    main.add_done_callback(run.limb.main_ended, context=nobody())
 
 
 async def _body(spec: WorkflowSpec, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

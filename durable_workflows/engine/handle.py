@@ -176,7 +176,7 @@ class WorkflowHandleAsync(Generic[R]):
             _refuse_foreign(self, "get_result")
             if place.ends:
                 await forever(place)
-            call = place.take_async("result", RESULT)
+            call = await place.take_turn("result", RESULT)
             return await adrive(place, call, flow.result_flow(call, self.workflow_id, timeout))
         _refuse_in_step(place, "get_result")
         _check_interval(polling_interval_sec)
@@ -192,7 +192,7 @@ class WorkflowHandleAsync(Generic[R]):
             _refuse_foreign(self, "get_status")
             if place.ends:
                 await forever(place)
-            call = place.take_async("status", STATUS)
+            call = await place.take_turn("status", STATUS)
             recorded = await adrive(place, call, flow.status_flow(call, self.workflow_id))
             return _recorded_status(recorded)
         return await sync_to_async(_read_status)(_home(self), self.workflow_id)
@@ -246,7 +246,7 @@ async def wait_first_async(handles: Sequence[H], *, polling_interval_sec: float 
         _refuse_foreign(handles[0], "wait_first")
         if place.ends:
             await forever(place)
-        call = place.take_async("wait_first", FIRST)
+        call = await place.take_turn("wait_first", FIRST)
         return by_id[await adrive(place, call, flow.first_flow(call, tuple(by_id)))]
     _refuse_in_step(place, "wait_first")
     _check_interval(polling_interval_sec)

@@ -76,8 +76,8 @@ class InlineHost:
             return
         with self._lock:
             self._runs.add(run)
+            self._waiting.clear()
             if self._thread is None:
-                self._waiting.clear()
                 self._thread = threading.Thread(
                     target=self._beat_while_running, name="durable-inline-beat", daemon=True
                 )
@@ -109,6 +109,9 @@ class InlineHost:
                 if worker is not None and not store.beat(worker).live:
                     self._lose(worker, runs)
         finally:
+            with self._lock:
+                if self._thread is threading.current_thread():  # an error: the next run begins anew
+                    self._thread = None
             store.close()
 
     def _lose(self, worker: int, runs: list[Run]) -> None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import threading
 import time
 from collections import deque
@@ -43,7 +44,9 @@ Aftermath = Callable[[Store, Sequence[Entry]], None]
 class Slip:
     """An entry on its way, and whoever waits for it."""
 
-    __slots__ = ("after", "answer", "done", "entry", "error", "future", "gate", "loop", "pen")
+    __slots__ = (
+        *("after", "answer", "done", "entry", "error", "future", "gate", "loop", "pen", "settled"),
+    )
 
     def __init__(self, entry: Entry):
         self.entry = entry
@@ -55,6 +58,7 @@ class Slip:
         self.loop: asyncio.AbstractEventLoop | None = None  # where future or done belong
         self.after: threading.Lock | None = None  # of the parked thread that this one wakes
         self.pen: Store | None = None  # given to a parked thread that is to write
+        self.settled = False  # whoever waits has been told
 
     def result(self) -> Answer:
         if self.error is not None:
@@ -155,6 +159,7 @@ class GroupJournal:
     def append(self, entry: Entry) -> Answer:
         if self._side is not None and names_foreign_keys(entry):
             return self._side.append(entry)
+        _refuse_on_a_deep_stack()
         slip = Slip(entry)
         slip.gate = gate = _own_gate()
         with self._lock:
@@ -173,7 +178,13 @@ class GroupJournal:
             with self._lock:
                 batch = self._gather([slip])
         slip.gate = None
-        self._turn(pen, batch)
+        try:
+            self._turn(pen, batch)
+        except BaseException:  # too little memory or stack: the pen and the others go on
+            slip.settled = True
+            self._others.extendleft([one for one in batch if not one.settled])
+            self._bell.put(pen)
+            raise
         self._pass_on(pen)
         if slip.answer is Verdict.LOCKED and self._side is not None:
             return self._side.append(entry)
@@ -197,7 +208,12 @@ class GroupJournal:
                 self._others.append(slip)
                 return
             batch = self._gather([slip])
-        self._turn(pen, batch)
+        try:
+            self._turn(pen, batch)
+        except BaseException:
+            self._others.extendleft([one for one in batch if not one.settled])
+            self._bell.put(pen)
+            raise
         self._pass_on(pen)
 
     def fire_from_loop(self, entry: Entry, done: Done) -> None:
@@ -253,7 +269,14 @@ class GroupJournal:
                         # Under the lock that saw the queue empty: no wake-up is lost.
                         self._free.append(pen)
                         break
-                self._turn(pen, batch)
+                try:
+                    self._turn(pen, batch)
+                except Exception as error:
+                    logger.exception("A batch of %d entries could not be settled", len(batch))
+                    left = [one for one in batch if not one.settled]
+                    for one in left:
+                        one.error = one.error or error
+                    self._settle(left)
 
     def _turn(self, pen: Store, batch: list[Slip]) -> None:
         """Write a batch, wake it, and look at those who wait for what it made true."""
@@ -308,6 +331,7 @@ class GroupJournal:
                     continue
                 if slip.answer is Verdict.RECORDED and concerns_others(slip.entry):
                     written.append(slip.entry)
+            slip.settled = True
             if slip.gate is not None:
                 parked.append(slip)
             elif slip.loop is not None:
@@ -361,6 +385,18 @@ def names_foreign_keys(entry: Entry) -> bool:
     return type(entry) is StepEntry and any(
         child.chosen_id or child.options.deduplication_id is not None for child in entry.children
     )
+
+
+DEEP = 120  # frames that writing a batch may take, logging included
+
+
+def _refuse_on_a_deep_stack() -> None:
+    """Raise RecursionError before anything is begun that could not be ended."""
+    try:
+        sys._getframe(sys.getrecursionlimit() - DEEP)
+    except ValueError:
+        return  # there are fewer frames
+    raise RecursionError("too little of the stack is left for a durable call")
 
 
 _gates = threading.local()

@@ -25,10 +25,12 @@ if TYPE_CHECKING:
 logger = logging.getLogger("durable_workflows.run")
 
 ROUNDS = (0.0, 0.001, 0.01, 0.1)  # seconds between two rounds of cancelling; the last repeats
+CROWDED = 0.01  # seconds a run that only waits keeps a slot that others wait for
 PATIENCE = 5.0  # seconds until a task that can't be cancelled is left behind
 
-# Engine timers are made in this context: in a run's own they would count as the run's.
-NOBODY = Context()
+# What the engine asks of a loop runs in this context: in a run's own, a timer would count
+# as the run's. A new one each time: two loops can't be in the same at once.
+nobody = Context
 
 
 async def forever(run: Run) -> Any:
@@ -70,6 +72,7 @@ class Limb:
         "main",
         "on_ended",
         "parked",
+        "queueing",
         "run",
         "tasks",
         "timers",
@@ -84,6 +87,7 @@ class Limb:
         self.parked: dict[int, tuple[Wait, asyncio.Future[None]]] = {}
         self.live = 0  # durable calls whose body or entry is under way
         self.timers = 0  # of the run's own, pending
+        self.queueing = 0  # tasks that wait in replay for the position of their call
         self._bursts: set[Any] | None = None
         self._moves = 0
         self._rounds = 0
@@ -102,11 +106,15 @@ class Limb:
         self._bursts.add(task)
         return True
 
+    def others_may_move(self) -> bool:
+        """Return whether the run has tasks beside those that wait for their position."""
+        return len(self._remaining()) > self.queueing
+
     def adopt(self, task: asyncio.Task[Any]) -> None:
         if self.tasks is None:
             self.tasks = set()
         self.tasks.add(task)
-        task.add_done_callback(self._task_ended, context=NOBODY)
+        task.add_done_callback(self._task_ended, context=nobody())
 
     # -- parking -----------------------------------------------------------
 
@@ -121,11 +129,11 @@ class Limb:
         over: asyncio.Future[None] = self.loop.create_future()
         timer = None
         if seconds is not None:
-            timer = self.loop.call_later(seconds, _resolve, over, context=NOBODY)
+            timer = self.loop.call_later(seconds, _resolve, over, context=nobody())
         bringer = None
         if arrival is not None:
-            bringer = self.loop.create_task(arrival, context=NOBODY.copy())
-            bringer.add_done_callback(lambda _: _resolve(over), context=NOBODY)
+            bringer = self.loop.create_task(arrival, context=nobody())
+            bringer.add_done_callback(lambda _: _resolve(over), context=nobody())
         self.parked[position] = (wait, over)
         self.live -= 1
         self.stir()
@@ -146,7 +154,7 @@ class Limb:
     async def doze(self, seconds: float) -> None:
         """Let a moment pass without parking."""
         over: asyncio.Future[None] = self.loop.create_future()
-        self.loop.call_later(seconds, _resolve, over, context=NOBODY)
+        self.loop.call_later(seconds, _resolve, over, context=nobody())
         await over
 
     def stir(self) -> None:
@@ -157,15 +165,16 @@ class Limb:
             self.leave(Suspended() if self.parked else Released())
         elif self._rests():
             runtime = self.run.runtime
-            patience = 0.0 if runtime.crowded() else runtime.suspend_after
-            self.loop.call_later(patience, self._look, self._moves, context=NOBODY)
+            # Also where somebody waits for the slot a task that can go on does so first.
+            patience = CROWDED if runtime.crowded() else runtime.suspend_after
+            self.loop.call_later(patience, self._look, self._moves, context=nobody())
         elif self.main is not None and self.main.done():
             self._finish_if_ended()
 
     def stir_soon(self) -> None:
         """See stir(), asked by any thread."""
         if self.hosted:
-            self.loop.call_soon_threadsafe(self.stir, context=NOBODY)
+            self.loop.call_soon_threadsafe(self.stir, context=nobody())
 
     def _rests(self) -> bool:
         return bool(
@@ -193,7 +202,7 @@ class Limb:
     def leave_soon(self) -> None:
         """Begin to leave, asked by any thread; `run.leaving` says how."""
         if self.hosted and self.run.leaving is not None:
-            self.loop.call_soon_threadsafe(self.leave, self.run.leaving, context=NOBODY)
+            self.loop.call_soon_threadsafe(self.leave, self.run.leaving, context=nobody())
 
     def leave(self, how: Leaving) -> None:
         self.run.leaving = how
@@ -219,7 +228,7 @@ class Limb:
             task.cancel()
         pause = ROUNDS[min(self._rounds, len(ROUNDS) - 1)]
         self._rounds += 1
-        self.loop.call_later(pause, self._cancel, context=NOBODY)
+        self.loop.call_later(pause, self._cancel, context=nobody())
 
     def _remaining(self) -> list[asyncio.Task[Any]]:
         tasks = list(self.tasks or ())

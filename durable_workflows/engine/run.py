@@ -14,6 +14,7 @@ from durable_workflows.core.records import Claim
 from durable_workflows.core.replay import Call, describe
 from durable_workflows.core.waits import Wait
 from durable_workflows.engine.here import here
+from durable_workflows.engine.leaving import forever
 from durable_workflows.engine.registry import WorkflowSpec
 from durable_workflows.engine.runtime import Runtime
 from durable_workflows.errors import (
@@ -49,6 +50,8 @@ class RunFilter(logging.Filter):
 
 logger.addFilter(RunFilter())
 
+TURN = 1.0  # seconds an async call waits in replay for the task whose call is recorded next
+SHORT_TURNS = 50  # of the loop, before it waits in milliseconds
 PATIENCE = 10  # durable calls a leaving sync run may make before they slow down
 
 
@@ -115,6 +118,36 @@ class Run:
         if not limb.may_call(asyncio.current_task()):
             self.fail(InterleavedSteps(self.claim.workflow_id, call.position, describe(name, kind)))
         return call
+
+    async def take_turn(self, name: str, kind: str) -> Call:
+        """See take_async(). In replay tasks take their positions in the order they did at first."""
+        if self.claim.steps and self.limb is not None and not self._is_turn_of(name, kind):
+            await self._wait_for_turn(name, kind)
+        return self.take_async(name, kind)
+
+    def _is_turn_of(self, name: str, kind: str) -> bool:
+        record = self.claim.steps.get(self.position + 1)
+        return record is None or (record.name == name and record.kind == kind)
+
+    async def _wait_for_turn(self, name: str, kind: str) -> None:
+        """Let other tasks of the run move, one of which may have made the recorded call.
+
+        Recorded calls return at once in replay, so a task may be earlier than it was. When no
+        other can move it is the code that has changed.
+        """
+        limb, turns = self.limb, 0
+        limb.queueing += 1
+        try:
+            give_up_at = limb.loop.time() + TURN
+            while limb.others_may_move() and (limb.timers or limb.loop.time() < give_up_at):
+                await (asyncio.sleep(0) if turns < SHORT_TURNS else limb.doze(0.002))
+                turns += 1
+                if self.ends or self._is_turn_of(name, kind):
+                    break
+        finally:
+            limb.queueing -= 1
+        if self.ends:
+            await forever(self)
 
     def take_next(self, name: str, kind: str) -> Call:
         """Take one more position for a durable call that has just taken one."""

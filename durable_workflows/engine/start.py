@@ -158,7 +158,7 @@ async def begin_async(
     if type(place) is Run:
         if place.ends:
             await forever(place)
-        call = place.take_async(spec.name, START)
+        call = await place.take_turn(spec.name, START)
         row = new_workflow(spec.name, options, _name(queue), arguments, place, call.position)
         await _declare_async(queue)
         return str(await adrive(place, call, flow.start_flow(call, row)))
@@ -221,7 +221,7 @@ async def begin_many_async(
     if type(place) is Run:
         if place.ends:
             await forever(place)
-        call = place.take_async(spec.name, START)
+        call = await place.take_turn(spec.name, START)
         rows = _rows(spec, options, queue, argument_lists, place, call.position)
         await _declare_async(queue)
         await adrive(place, call, flow.start_many_flow(call, tuple(rows)))

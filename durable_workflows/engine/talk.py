@@ -35,7 +35,7 @@ async def sleep_async(seconds: float) -> None:
         return
     if run.ends:
         await forever(run)
-    call = run.take_async("sleep", SLEEP)
+    call = await run.take_turn("sleep", SLEEP)
     await adrive(run, call, sleep_flow(call, seconds))
 
 

@@ -9,7 +9,7 @@ import time
 from durable_workflows.core.records import Claim, QueueView
 from durable_workflows.engine.process import Process
 from durable_workflows.store.wakeup import READY, Listener
-from durable_workflows.worker.crew import Colour, Crew
+from durable_workflows.worker.crew import PART_FOR, Colour, Crew
 from durable_workflows.worker.service import Service
 
 # Seconds until a queue is looked at again whose row somebody has locked: mostly a rival's
@@ -39,6 +39,7 @@ class Claimer(Service):
     def tick(self) -> float:
         listener, colours = self._listening(), self.crew.colours()
         self._put_off = math.inf
+        self._give_back(listener, [colour for colour in colours if colour.stuck()])
         if colours and all(colour.asks() and not colour.filled for colour in colours):
             claimed = self._fill_together(listener, colours)
         else:
@@ -47,7 +48,16 @@ class Claimer(Service):
         more = any(colour.filled and colour.asks() > 0 for colour in colours)
         # A claim that got less than it asked for took all there was: what comes now rings.
         poll = self.process.clock.jitter(self.process.settings.poll_seconds)
+        if any(colour.filled for colour in colours):
+            poll = min(poll, PART_FOR)  # a place may become free, too few to be told of at once
         return 0.0 if more else min(poll, self._put_off)
+
+    def _give_back(self, listener: Listener, colours: list[Colour]) -> None:
+        """Release what was claimed ahead and can't begin soon: another worker may be idle."""
+        claims = self.crew.withdraw(*colours) if colours else []
+        if claims:
+            listener.store.release(self.crew.worker, [claim.id for claim in claims])
+            self.process.ringer.ring(READY, via=listener.store)
 
     def _fill(self, listener: Listener, colour: Colour) -> int:
         if (rests := colour.rests_until - time.monotonic()) > 0:
@@ -59,12 +69,13 @@ class Claimer(Service):
             asked = colour.asks()
         if not asked:
             return 0
-        began = time.monotonic()
+        began = colour.asked_at = time.monotonic()
         claims = self._claim(listener, colour.names(), asked)
         colour.filled = len(claims) == asked
         if claims:
             self.crew.take(colour, claims)
-        else:
+        self.crew.claims_taken = self.crew.claims_begun
+        if not claims:
             # In vain, perhaps past thousands that are the other colour's: not at every turn.
             ended = time.monotonic()
             colour.rests_until = ended + IN_VAIN * (ended - began)
@@ -79,6 +90,7 @@ class Claimer(Service):
             colour.filled = len(claims) == asked  # one after the other from now on
             if own := [claim for claim in claims if claim.name in colour.names()]:
                 self.crew.take(colour, own)
+        self.crew.claims_taken = self.crew.claims_begun
         return len(claims)
 
     def pause(self, seconds: float) -> None:
@@ -108,6 +120,7 @@ class Claimer(Service):
         views = self._queues(listener)
         if not views:
             return []
+        self.crew.claims_begun += 1
         claims = listener.store.claim(
             self.crew.worker,
             self.crew.executor_id,

@@ -17,8 +17,11 @@ from durable_workflows.core.records import Claim
 from durable_workflows.engine.execute import Host
 from durable_workflows.engine.registry import Registry
 from durable_workflows.engine.run import Run
+from durable_workflows.errors import LeaseLost
 
 MOST_AHEAD = 256  # claimed beyond the slots, at most
+AHEAD_FOR = 1.0  # seconds without a beginning after which they are given back
+PART_FOR = 0.05  # seconds that a claim waits for a good part of the slots to be free
 WINDOW = 0.05  # seconds: what ended within them is kept ahead for the next
 MOST_UNSETTLED = 1000  # ends on their way; more and the database is what is slow
 
@@ -33,6 +36,8 @@ class Colour(Host):
         self.unsettled = 0  # ended, and the commit is not known
         self.filled = False  # the last claim got all it asked for: there is more
         self.rests_until = 0.0  # monotonic; a claim for it alone was in vain
+        self.asked_at = 0.0  # monotonic; the last claim
+        self.begun_at = 0.0  # monotonic; the last run that began
         self._names: list[str] = []
         self._version = -1
         self._ends = 0
@@ -56,15 +61,29 @@ class Colour(Host):
         free = self.size - self.busy
         if not self.filled:
             return max(0, free)
-        # There is more than was taken: keep some beyond the slots, so that a freed slot
-        # does not wait for a claim. Async about one load; sync what ends in a moment.
-        free += min(MOST_AHEAD, self.size if self.is_async else int(self._pace * WINDOW))
-        return free if free >= max(1, self.size // (8 if self.is_async else 4)) else 0
+        now = time.monotonic()
+        enough = max(1, self.size // (8 if self.is_async else 4))
+        if 0 < free < enough and now - self.asked_at > PART_FOR:
+            enough = 1  # the others are taken for long: what is free is not kept waiting
+        if now - self.begun_at < AHEAD_FOR:
+            # There is more than was taken: keep some beyond the slots, so that a freed slot
+            # does not wait for a claim. Async about one load; sync what ends in a moment.
+            free += min(MOST_AHEAD, self.size if self.is_async else int(self._pace * WINDOW))
+        return free if free >= enough else 0
+
+    def stuck(self) -> bool:
+        """Return whether what was claimed ahead waits behind runs that take long."""
+        return self.busy > self.size and time.monotonic() - self.begun_at > AHEAD_FOR
 
     # -- what slots tell ---------------------------------------------------
 
     def begun(self, run: Run) -> None:
         self.crew.runs[run.claim.id] = run
+        self.begun_at = time.monotonic()
+        if run.claim.worker != self.crew.worker:
+            run.lose(LeaseLost(f"worker {run.claim.worker} was declared dead"))
+        elif not self.crew.claiming:
+            run.stop()
 
     def ended(self, run: Run) -> None:
         with self.crew.lock:
@@ -103,6 +122,7 @@ class Crew:
         self.executor_id = executor_id
         self.worker = 0
         self.claiming = True
+        self.claims_begun = self.claims_taken = 0  # calls to the database, and what they brought
         self.held: dict[int, Claim] = {}
         self.runs: dict[int, Run] = {}  # those whose function has begun and not ended
         self.limited: set[str] = set()  # queues whose places are counted
@@ -128,10 +148,10 @@ class Crew:
             colour.busy += len(claims)
         colour.slots.submit(claims)
 
-    def withdraw(self) -> list[Claim]:
-        """Take back what was claimed and has not begun; it is held no more."""
+    def withdraw(self, *colours: Colour) -> list[Claim]:
+        """Take back what was claimed and has not begun, of all colours by default."""
         withdrawn: list[Claim] = []
-        for colour in (self.threads, self.tasks):
+        for colour in colours or (self.threads, self.tasks):
             claims = colour.slots.withdraw()
             with self.lock:
                 colour.busy -= len(claims)

@@ -30,29 +30,29 @@ class Keeper:
         self.process, self.crew, self._enlist = process, crew, enlist
         self._beat_due = 0.0
         self._openings = -1
-        # Since when (monotonic) the database and this worker differ about a workflow.
-        self._strays: dict[int, float] = {}
+        # Since when (monotonic) the database and this worker differ about a workflow; of a
+        # stray also how many claims had been begun then: the last may yet bring it.
+        self._strays: dict[int, tuple[float, int]] = {}
         self._missing: dict[int, float] = {}
 
     def tick(self, store: Store) -> float:
         if store.openings() != self._openings or time.monotonic() >= self._beat_due:
             # Also at once after a reconnection: presence is told by the old backend.
-            owned = self._beat(store)
+            self._beat(store)
             self._openings = store.openings()
-        else:
-            owned = store.count_owned(self.crew.worker)
+            self._reconcile(store)  # equal numbers may hide that one is missing and one too many
+            return LOOK_EVERY
+        owned = store.count_owned(self.crew.worker)
         if owned != len(self.crew.snapshot()) or self._strays or self._missing:
             self._reconcile(store)
         return LOOK_EVERY
 
-    def _beat(self, store: Store) -> int:
+    def _beat(self, store: Store) -> None:
         beat = store.beat(self.crew.worker, backend=store.presence())
         self._beat_due = time.monotonic() + self.process.settings.beat_seconds
         self.process.clock.learn(beat.database_now)
-        if beat.live:
-            return beat.owned
-        self._rise_again(store)
-        return 0
+        if not beat.live:
+            self._rise_again(store)
 
     def _rise_again(self, store: Store) -> None:
         dead = self.crew.worker
@@ -76,10 +76,16 @@ class Keeper:
         # may follow each other at once: what counts is how long it lasts.
         now = time.monotonic()
         self._missing = {id: self._missing.get(id, now) for id in missing}
-        self._strays = {id: self._strays.get(id, now) for id in owned - held}
+        sight = (now, self.crew.claims_begun)
+        self._strays = {id: self._strays.get(id, sight) for id in owned - held}
         if missing:
             self._tell(store, missing, now)
-        if released := sorted(id for id, since in self._strays.items() if now - since >= LASTING):
+        lasting = {
+            id
+            for id, (since, claims) in self._strays.items()
+            if now - since >= LASTING and self.crew.claims_taken >= claims
+        }
+        if released := sorted(lasting - set(self.crew.snapshot())):
             count = store.release(self.crew.worker, released)
             logger.warning("%d workflows were owned here and run by nobody; released", count)
             self.process.ringer.ring(READY, via=store)

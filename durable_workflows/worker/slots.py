@@ -29,7 +29,7 @@ from django.dispatch import receiver
 from durable_workflows.core.records import Claim
 from durable_workflows.engine.execute import Host, aexecute, execute
 from durable_workflows.engine.here import here
-from durable_workflows.engine.leaving import NOBODY, equip, leave_behind
+from durable_workflows.engine.leaving import equip, leave_behind, nobody
 from durable_workflows.engine.run import InStep, Run
 from durable_workflows.engine.runtime import Runtime
 
@@ -87,8 +87,12 @@ class ThreadSlots:
                 thread = threading.Thread(
                     target=self._serve, name=f"durable-slot-{len(self._threads)}", daemon=True
                 )
+                try:
+                    thread.start()
+                except RuntimeError:  # the system's limit: those there are serve one after another
+                    logger.exception("No thread could be started for a workflow")
+                    break
                 self._threads.append(thread)
-                thread.start()
 
     def withdraw(self) -> list[Claim]:
         """Take back what was claimed and no thread has begun."""
@@ -113,19 +117,21 @@ class ThreadSlots:
         checked_at = 0.0
         try:
             while (claim := self._queue.get()) is not None:
-                if time.monotonic() - checked_at > CHECK_EVERY:
-                    check_connections()
+                check = time.monotonic() - checked_at > CHECK_EVERY
+                if check:
                     checked_at = time.monotonic()
                 # A context of its own: no language, time zone or other context variable
                 # leaks from one run into the next.
-                Context().run(self._run, claim)
+                Context().run(self._run, claim, check)
                 with self._lock:
                     self._unfinished -= 1
         finally:
             connections.close_all()
 
-    def _run(self, claim: Claim) -> None:
+    def _run(self, claim: Claim, check: bool) -> None:
         try:
+            if check:
+                check_connections()
             execute(claim, self.runtime, self.host)
         except Exception:
             logger.exception("Workflow %s could not be run here", claim.workflow_id)
@@ -146,6 +152,8 @@ class LoopSlots:
         self._thread: threading.Thread | None = None
         self._backlog: deque[Claim] = deque()
         self._running = 0
+        self._closing = False
+        self._checked_at: dict[ThreadSensitiveContext, float] = {}
 
     def start(self) -> None:
         self._thread = threading.Thread(target=self._serve, name="durable-loop", daemon=True)
@@ -166,6 +174,7 @@ class LoopSlots:
         return claims
 
     def close(self, timeout: float) -> None:
+        self._closing = True
         if self._thread is not None:
             self.loop.call_soon_threadsafe(self.loop.stop)
             self._thread.join(timeout)
@@ -192,7 +201,7 @@ class LoopSlots:
         self._running -= 1
         self.host.ended(run)
         if self._backlog:
-            self.loop.call_soon(self._fill, context=NOBODY)
+            self.loop.call_soon(self._fill, context=nobody())
 
     def freed(self, claim: Claim) -> None:
         self.host.freed(claim)
@@ -202,11 +211,20 @@ class LoopSlots:
 
     def _isolate(self) -> None:
         """Give the context of a beginning run one of the ORM threads. Called inside it."""
-        SyncToAsync.thread_sensitive_context.set(next(self._contexts))
+        context = next(self._contexts)
+        SyncToAsync.thread_sensitive_context.set(context)
+        executor = SyncToAsync.context_to_thread_executor.get(context)
+        now = time.monotonic()
+        if executor is not None and now - self._checked_at.get(context, 0.0) > CHECK_EVERY:
+            self._checked_at[context] = now
+            executor.submit(check_connections)
 
     def _serve(self) -> None:
         asyncio.set_event_loop(self.loop)
-        self.loop.run_forever()
+        while not self._closing:
+            # Raised by user code, of whose run they are the end; the loop goes on for the others.
+            with suppress(SystemExit, KeyboardInterrupt):
+                self.loop.run_forever()
 
     def _fill(self) -> None:
         while self._running < self.size:

@@ -563,3 +563,92 @@ def test_positions_are_those_of_the_calls(rows):
 
     assert rows.steps(handle) == [(1, "step", "one"), (2, "sleep", "sleep"), (3, "step", "one")]
     assert Workflow.objects.get().attempt >= 1
+
+
+# -- tasks ----------------------------------------------------------------------------
+
+
+@step(name="a")
+async def call_a():
+    return "a"
+
+
+@step(name="b")
+async def call_b():
+    return "b"
+
+
+@step(name="c")
+async def call_c():
+    return "c"
+
+
+async def later(turns, call):
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    return await call()
+
+
+async def after(seconds, call):
+    await asyncio.sleep(seconds)
+    return await call()
+
+
+@workflow
+async def beside_at_once():
+    task = asyncio.create_task(call_a())
+    values = [await call_b(), await call_c()]
+    await sleep_async(60)
+    return [*values, await task]
+
+
+@workflow
+async def beside_after_some_turns():
+    task = asyncio.create_task(later(2, call_a))
+    values = [await call_b(), await call_c()]
+    await sleep_async(60)
+    return [*values, await task]
+
+
+@workflow
+async def beside_after_a_while():
+    task = asyncio.create_task(after(0.01, call_a))
+    values = [await call_b()]
+    await asyncio.sleep(0.03)
+    values += [await call_c()]
+    await sleep_async(60)
+    return [*values, await task]
+
+
+@pytest.mark.parametrize(
+    "function", [beside_at_once, beside_after_some_turns, beside_after_a_while]
+)
+def test_tasks_beside_each_other_are_replayed_in_the_order_they_had(rows, function):
+    """Recorded calls return at once, so that a task could overtake another in replay."""
+    handle = start_workflow(function)
+    run_until_idle()  # the sleep is a suspension, so what comes after it is a replay
+
+    assert handle.get_result() == ["b", "c", "a"]
+    assert rows.of(handle).attempt == 2
+    names = [name for _, kind, name in rows.steps(handle) if kind == "step"]
+    rows.forget_end(handle)
+    run_until_idle()
+    assert [name for _, kind, name in rows.steps(handle) if kind == "step"] == names
+    assert handle.get_result() == ["b", "c", "a"]
+
+
+def test_changed_code_beside_a_task_that_waits_is_found_all_the_same(rows, calls):
+    @workflow
+    async def around():
+        task = asyncio.create_task(asyncio.Event().wait())
+        if calls:
+            await call_c()
+        await call_b()
+        calls.append("first")
+        await sleep_async(60)
+        task.cancel()
+
+    handle = start_workflow(around)
+    run_until_idle()
+    with pytest.raises(NonDeterminism, match="position 1 was"):
+        handle.get_result()

@@ -18,7 +18,7 @@ class Gathering(ThreadSlots):
         super().__init__(SIZE, None, None)
         self.all_here = threading.Barrier(SIZE + 1)
 
-    def _run(self, claim: Claim) -> None:
+    def _run(self, claim: Claim, check: bool) -> None:
         self.all_here.wait(20)
 
 
