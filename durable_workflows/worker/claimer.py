@@ -102,16 +102,17 @@ class Claimer(Service):
             self._listener.interrupt()
 
     def close(self) -> None:
-        self.process.ringer.unsubscribe(READY, self.interrupt)
-        if self._listener is not None:
+        if self._listener is not None:  # else it was stopped before its first tick
+            self.process.ringer.unsubscribe(READY, self.interrupt)
             self._listener.close()
 
     # -- claiming ----------------------------------------------------------
 
     def _listening(self) -> Listener:
         if self._listener is None:
-            self._listener = self.process.open_listener(READY)
+            listener = self.process.open_listener(READY)
             self.process.ringer.subscribe(READY, self.interrupt)
+            self._listener = listener
         return self._listener
 
     def _claim(self, listener: Listener, names: list[str], asked: int) -> list[Claim]:

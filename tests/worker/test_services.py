@@ -10,6 +10,7 @@ from durable_workflows.engine.process import process
 from durable_workflows.store.wakeup import CANCELLED
 from durable_workflows.worker import keeper as keeper_module
 from durable_workflows.worker import service as service_module
+from durable_workflows.worker.claimer import Claimer
 from durable_workflows.worker.crew import Crew
 from durable_workflows.worker.housekeeper import Housekeeper
 from durable_workflows.worker.keeper import Keeper
@@ -111,3 +112,11 @@ def test_a_part_that_fails_keeps_no_other_from_its_turn(crew, caplog):
 
     assert told == ["lookout"]
     assert "Part failed; again in 1 s" in caplog.text
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_claimer_that_is_stopped_before_it_began_ends_quietly(crew):
+    claimer = Claimer(process(), crew, None)
+    claimer.stop()
+    claimer._loop()
+    assert claimer._listener is None
