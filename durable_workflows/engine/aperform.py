@@ -23,6 +23,7 @@ from durable_workflows.engine.leaving import forever
 from durable_workflows.engine.perform import (
     CLOCKS_DIFFER,
     blocking_queue,
+    call_body,
     find_holder,
     find_name,
     holds_place,
@@ -129,7 +130,9 @@ async def _ainvoke(run: Run, call: Call, effect: flow.Invoke) -> Any:
     token = here.set(InStep(run, call.position, effect.spec, effect.tries))
     try:
         if not spec.is_async:
-            return await sync_to_async(_call_apart)(spec.function, effect.args, effect.kwargs)
+            return await sync_to_async(_call_apart)(
+                call_body, (run, spec.name, spec.function, effect.args, effect.kwargs), {}
+            )
         if spec.timeout_seconds is None:
             return await spec.function(*effect.args, **effect.kwargs)
         try:

@@ -52,7 +52,10 @@ def call_workflow(
         return _call_child(place, spec, options, (args, kwargs))
     if isinstance(place, InStep):
         return spec.function(*args, **kwargs)  # a durable call inside a step is a plain call
-    refuse_on_loop(f"The workflow {spec.name}")
+    refuse_on_loop(
+        f"A direct call of the sync workflow {spec.name}",
+        f"start_workflow_async({spec.function.__name__}, …), and get_result() of its handle",
+    )
     host = inline_host(process())
     runtime = host.runtime()
     _refuse_inline_in_transaction(spec, host)

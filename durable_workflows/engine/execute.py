@@ -8,7 +8,7 @@ from contextvars import copy_context
 from typing import Any
 
 from durable_workflows.core import states, waits
-from durable_workflows.core.failure import encode_error
+from durable_workflows.core.failure import encode_error, error_line
 from durable_workflows.core.payload import decode_call, encode_value
 from durable_workflows.core.records import Claim, Entry, OutcomeEntry, Verdict, WaitEntry
 from durable_workflows.core.replay import check_end
@@ -87,7 +87,7 @@ def ending(run: Run, *, value: Any = None, error: BaseException | None = None) -
         else:
             return _outcome(run, states.SUCCESS, output, None)
     if not isinstance(error, CorruptPayload):
-        logger.info("failed with %s", type(error).__name__)
+        logger.warning("failed with %s", error_line(encode_error(error)))
     return _outcome(run, states.ERROR, None, encode_error(error))
 
 
@@ -171,7 +171,7 @@ def aexecute(claim: Claim, runtime: Runtime, host: Host) -> None:
     try:
         args, kwargs = decode_call(claim.input)
     except CorruptPayload as error:
-        _hand_in(run, ending(run, error=error), host)
+        _hand_in(run, _ending_here(run, error=error), host)
         return
     # The equipped loop takes the first task of a run for its main one.
     main = run.limb.loop.create_task(_body(spec, args, kwargs), context=context)
@@ -198,8 +198,18 @@ def _hand_in(run: Run, entry: Entry | None, host: Host) -> None:
 def _ended_on_loop(run: Run) -> Entry | None:
     main = run.limb.main
     if not main.done():
-        return ending(run)  # left behind: leaving decides
+        return _ending_here(run)  # left behind: leaving decides
     if main.cancelled():
-        return ending(run, error=asyncio.CancelledError("the workflow cancelled itself"))
-    error = main.exception()
-    return ending(run, error=error) if error is not None else ending(run, value=main.result())
+        return _ending_here(run, error=asyncio.CancelledError("the workflow cancelled itself"))
+    if (error := main.exception()) is not None:
+        return _ending_here(run, error=error)
+    return _ending_here(run, value=main.result())
+
+
+def _ending_here(run: Run, **how: Any) -> Entry | None:
+    """See ending(); what is logged on the way belongs to the run."""
+    token = here.set(run)
+    try:
+        return ending(run, **how)
+    finally:
+        here.reset(token)

@@ -130,7 +130,7 @@ class WorkflowHandle(Generic[R]):
             call = place.take("result", RESULT)
             return drive(place, call, flow.result_flow(call, self.workflow_id, timeout))
         _refuse_in_step(place, "get_result")
-        refuse_on_loop("get_result")
+        refuse_on_loop("get_result()", "get_result() of an async handle (retrieve_workflow_async)")
         _check_interval(polling_interval_sec)
         ended = _wait(_home(self), [self.workflow_id], polling_interval_sec, timeout)
         if not ended:
@@ -150,7 +150,7 @@ class WorkflowHandle(Generic[R]):
             call = place.take("status", STATUS)
             return _recorded_status(drive(place, call, flow.status_flow(call, self.workflow_id)))
         if not isinstance(place, InStep):
-            refuse_on_loop("get_status")
+            refuse_on_loop("Reading a status", "get_status() of an async handle (retrieve_workflow_async)")
         return _read_status(_home(self), self.workflow_id)
 
 
@@ -232,7 +232,7 @@ def wait_first(handles: Sequence[H], *, polling_interval_sec: float = 1.0) -> H:
         call = place.take("wait_first", FIRST)
         return by_id[drive(place, call, flow.first_flow(call, tuple(by_id)))]
     _refuse_in_step(place, "wait_first")
-    refuse_on_loop("wait_first")
+    refuse_on_loop("wait_first()", "wait_first_async(…)")
     _check_interval(polling_interval_sec)
     ended = _wait(_home(handles[0]), list(by_id), polling_interval_sec, None)
     return next(handle for workflow_id, handle in by_id.items() if workflow_id in ended)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+from collections.abc import Callable
 from dataclasses import asdict
 from time import perf_counter_ns
 from typing import Any
@@ -34,6 +35,7 @@ from durable_workflows.errors import (
     NonDeterminism,
     NothingRuns,
     WorkflowCancelled,
+    WrongPlace,
 )
 from durable_workflows.store.base import Answer
 
@@ -92,12 +94,31 @@ def _invoke(run: Run, call: Call, effect: flow.Invoke) -> Any:
         function = async_to_sync(function)
     token = here.set(InStep(run, call.position, effect.spec, effect.tries))
     try:
-        return function(*effect.args, **effect.kwargs)
+        return call_body(run, effect.spec.name, function, effect.args, effect.kwargs)
     except Exception:
         run.runtime.mend()
         raise
     finally:
         here.reset(token)
+
+
+def call_body(run: Run, name: str, function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    """Call the body of a plain step, which must leave no transaction of its own open.
+
+    What it wrote would be lost with the connection, though its record says that it is there.
+    """
+    store = run.runtime.store
+    try:
+        value = function(*args, **kwargs)
+    except BaseException:
+        store.close_left_open()
+        raise
+    if (alias := store.close_left_open()) is not None:
+        raise WrongPlace(
+            f"Step {name} left a transaction open on {alias!r}, which was rolled back. Put what it "
+            "writes into transaction.atomic(), or commit() before the step ends."
+        )
+    return value
 
 
 class _Fenced(Exception):

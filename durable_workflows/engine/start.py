@@ -118,7 +118,7 @@ def create_named(
             "A WorkflowClient's start can't be recorded by a workflow: it is in a database of its "
             "own. Put it into a step."
         )
-    refuse_on_loop("enqueue")
+    refuse_on_loop("WorkflowClient.enqueue()", "client.enqueue_async(…)")
     row = new_workflow(name, options, queue, arguments, None, using=here_process)
     create([row], None, here_process)
     return row
@@ -143,7 +143,10 @@ def begin(
     refuse_main(spec, process())
     if type(place) is Run:
         return begin_child(place, spec, options, queue, arguments)
-    refuse_on_loop("start_workflow")
+    if queue is None:
+        refuse_on_loop("start_workflow()", "start_workflow_async(…)")
+    else:
+        refuse_on_loop("enqueue()", "queue.enqueue_async(…)")
     row = new_workflow(spec.name, options, _name(queue), arguments, place)
     create([row], queue)
     return row.workflow_id
@@ -202,7 +205,7 @@ def begin_many(
             process().declare(queue)
         drive(place, call, flow.start_many_flow(call, tuple(rows)))
         return [row.workflow_id for row in rows]
-    refuse_on_loop("enqueue_many")
+    refuse_on_loop("enqueue_many()", "queue.enqueue_many_async(…)")
     rows = _rows(spec, options, queue, argument_lists, place)
     if rows:
         create(rows, queue)
@@ -261,11 +264,12 @@ def _name(queue: QueueView | None) -> str:
     return "" if queue is None else queue.name
 
 
-def refuse_on_loop(what: str) -> None:
+def refuse_on_loop(what: str, instead: str) -> None:
+    """Raise SyncCallOnLoop, with what to await instead, if a loop runs in this thread."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
         return
     raise SyncCallOnLoop(
-        f"{what}() would block the running event loop. Use: await {what}_async(…)."
+        f"{what} would block the running event loop. Use: await {instead}."
     )

@@ -91,6 +91,13 @@ class Store(ABC):
         """
 
     @abstractmethod
+    def close_left_open(self) -> str | None:
+        """Close a connection of the caller's on which a transaction is open outside any block.
+
+        Returns its alias, None where there is none.
+        """
+
+    @abstractmethod
     def autocommits(self) -> bool:
         """Return whether a statement by the caller would now commit by itself."""
 

@@ -149,6 +149,7 @@ class SQLStore(Store):
                 if alias != self.session.using:
                     stack.enter_context(connections[alias].execute_wrapper(_refuse_writes))
             stack.enter_context(transaction.atomic(using=self.session.using))
+            stack.enter_context(connection.execute_wrapper(_refuse_to_end))
             raw, depth = connection.connection, len(connection.atomic_blocks)
             self._limit_idle(max_idle)
             try:
@@ -188,6 +189,17 @@ class SQLStore(Store):
 
     def _limit_idle(self, max_idle: float) -> None:
         """End the transaction by itself if it stays idle so long, where the database can."""
+
+    def close_left_open(self) -> str | None:
+        for connection in connections.all(initialized_only=True):
+            if (
+                connection.connection is not None
+                and not connection.in_atomic_block
+                and _has_open_transaction(connection)
+            ):
+                connection.close()
+                return str(connection.alias)
+        return None
 
     def autocommits(self) -> bool:
         return self.session.owned or connections[self.session.using].get_autocommit()
@@ -558,9 +570,35 @@ def _drop_if_lost(connection: Any) -> None:
         connection.close_if_unusable_or_obsolete()
 
 
+def _has_open_transaction(connection: Any) -> bool:
+    """Ask the driver; psycopg and sqlite3 know without a query."""
+    if not connection.settings_dict["AUTOCOMMIT"]:
+        return False  # the project's own rule: a transaction is always open
+    info = getattr(connection.connection, "info", None)
+    if info is not None:
+        return bool(info.transaction_status)
+    return bool(getattr(connection.connection, "in_transaction", False))
+
+
 def _is_testcases(block: Any) -> bool:
     """Return whether an atomic block is the one that Django's TestCase puts around a test."""
     return bool(block._from_testcase)
+
+
+# The savepoints of nested blocks are fine.
+ENDS = re.compile(
+    r"\s*(COMMIT|END|ABORT|BEGIN|START\s+TRANSACTION|PREPARE\s+TRANSACTION|ROLLBACK(?!.*\bTO\b))\b",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+def _refuse_to_end(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+    if ENDS.match(COMMENTS.sub(" ", sql)):
+        raise WrongPlace(
+            f"An atomic step runs {sql.strip()[:40]!r} itself: what it writes and its record must "
+            "be one commit. Leave the transaction to the step, or use a plain @step."
+        )
+    return execute(sql, params, many, context)
 
 
 COMMENTS = re.compile(r"/\*.*?\*/|--[^\n]*", re.DOTALL)

@@ -150,6 +150,9 @@ class MemoryStore(Store):
     def atomic_step(self, max_idle: float) -> AbstractContextManager[None]:
         return self.transaction()
 
+    def close_left_open(self) -> str | None:
+        return None
+
     def autocommits(self) -> bool:
         return True
 

@@ -207,6 +207,11 @@ def test_a_database_error_in_a_block_of_its_own_is_no_trouble(run):
     assert effects() == ["a"]
 
 
+def raw(sql: str) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(sql)
+
+
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize(
     "misuse",
@@ -216,8 +221,12 @@ def test_a_database_error_in_a_block_of_its_own_is_no_trouble(run):
         lambda: connection.rollback(),
         lambda: connection.set_autocommit(True),
         lambda: transaction.set_rollback(True),
+        lambda: raw("COMMIT"),
+        lambda: raw("/* now */ end"),
+        lambda: raw("ROLLBACK"),
+        lambda: raw("BEGIN"),
     ],
-    ids=["close", "raw close", "rollback", "autocommit", "set_rollback"],
+    ids=["close", "raw close", "rollback", "autocommit", "set_rollback", "c", "e", "r", "b"],
 )
 def test_a_body_that_ends_its_own_transaction_leaves_neither_effect_nor_checkpoint(rows, misuse):
     def body():

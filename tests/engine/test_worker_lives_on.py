@@ -16,10 +16,11 @@ from durable_workflows import (
     workflow,
 )
 from durable_workflows.engine.process import process
-from durable_workflows.errors import WorkflowFailed
+from durable_workflows.errors import WorkflowFailed, WrongPlace
 from durable_workflows.models import Workflow
 from durable_workflows.store.sql import SQLStore
 from durable_workflows.worker import slots as slots_module
+from tests.models import Effect
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -221,3 +222,65 @@ def test_loops_of_several_threads_do_not_get_in_each_others_way():
     for thread in threads:
         thread.join(60)
     assert ended == ["rested"] * 3
+
+
+def turn_autocommit_off() -> None:
+    connection.set_autocommit(False)
+
+
+def begin_by_hand() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("BEGIN")
+
+
+@pytest.mark.parametrize("colour", ["sync", "async"])
+@pytest.mark.parametrize("how", [turn_autocommit_off, begin_by_hand])
+@pytest.mark.parametrize("raises", [False, True])
+def test_a_step_that_leaves_a_transaction_open_fails_and_holds_nothing(
+    worker, how, colour, raises
+):
+    @step
+    def careless():
+        how()
+        Effect.objects.create(step="lost")
+        if raises:
+            raise ValueError("a bug")
+
+    @workflow
+    def around():
+        careless()
+
+    @workflow
+    async def around_async():
+        await run_step_async(careless)
+
+    handle = start_workflow(around if colour == "sync" else around_async)
+    with pytest.raises(ValueError if raises else WrongPlace, match=r"a bug|rolled back"):
+        handle.get_result(timeout=20)
+    assert not Effect.objects.exists()
+    assert start_workflow(fine).get_result(timeout=20) == 1
+
+
+@pytest.mark.parametrize("colour", ["sync", "async"])
+def test_a_failure_is_logged_with_the_run_it_belongs_to(worker, colour, caplog):
+    @workflow(name="failing")
+    def failing():
+        same(1)
+        raise ValueError("no such order")
+
+    @workflow(name="failing-async")
+    async def failing_async():
+        await run_step_async(same, 1)
+        raise ValueError("no such order")
+
+    handle = start_workflow(failing if colour == "sync" else failing_async)
+    with pytest.raises(ValueError, match="no such order"):
+        handle.get_result(timeout=20)
+    (record,) = [one for one in caplog.records if "failed with" in one.getMessage()]
+    assert record.levelname == "WARNING"
+    assert record.getMessage() == "failed with ValueError: no such order"
+    assert (record.workflow_id, record.workflow_name, record.position) == (
+        handle.workflow_id,
+        "failing" if colour == "sync" else "failing-async",
+        1,
+    )

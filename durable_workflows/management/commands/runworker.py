@@ -109,17 +109,12 @@ class Command(BaseCommand):
 
 def _one_process() -> list[str]:
     """Return this command line for one of several processes."""
-    arguments, skip = [], False
-    for argument in sys.argv:
-        if skip or argument.startswith("--processes="):
-            skip = False
-        elif argument == "--processes":
-            skip = True
-        else:
-            arguments.append(argument)
+    # The last word counts, however the first one was abbreviated: a child that supervised
+    # children of its own would not be the last.
     return [
         sys.executable,
         *sys.orig_argv[1 : len(sys.orig_argv) - len(sys.argv)],
-        *arguments,
+        *sys.argv,
+        "--processes=1",
         "--no-reload",
     ]
