@@ -39,6 +39,8 @@ logger = logging.getLogger("durable_workflows")
 R = TypeVar("R")
 H = TypeVar("H", bound="WorkflowHandle[Any] | WorkflowHandleAsync[Any]")
 
+ASYNC_HANDLE = "{}() of an async handle, as retrieve_workflow_async() returns it"
+
 
 @dataclass(frozen=True, slots=True)
 class WorkflowStatus:
@@ -130,7 +132,7 @@ class WorkflowHandle(Generic[R]):
             call = place.take("result", RESULT)
             return drive(place, call, flow.result_flow(call, self.workflow_id, timeout))
         _refuse_in_step(place, "get_result")
-        refuse_on_loop("get_result()", "get_result() of an async handle (retrieve_workflow_async)")
+        refuse_on_loop("get_result()", ASYNC_HANDLE.format("get_result"))
         _check_interval(polling_interval_sec)
         ended = _wait(_home(self), [self.workflow_id], polling_interval_sec, timeout)
         if not ended:
@@ -150,7 +152,7 @@ class WorkflowHandle(Generic[R]):
             call = place.take("status", STATUS)
             return _recorded_status(drive(place, call, flow.status_flow(call, self.workflow_id)))
         if not isinstance(place, InStep):
-            refuse_on_loop("Reading a status", "get_status() of an async handle (retrieve_workflow_async)")
+            refuse_on_loop("get_status()", ASYNC_HANDLE.format("get_status"))
         return _read_status(_home(self), self.workflow_id)
 
 

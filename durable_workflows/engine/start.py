@@ -270,6 +270,4 @@ def refuse_on_loop(what: str, instead: str) -> None:
         asyncio.get_running_loop()
     except RuntimeError:
         return
-    raise SyncCallOnLoop(
-        f"{what} would block the running event loop. Use: await {instead}."
-    )
+    raise SyncCallOnLoop(f"{what} would block the running event loop. Use: await {instead}.")

@@ -236,9 +236,7 @@ def begin_by_hand() -> None:
 @pytest.mark.parametrize("colour", ["sync", "async"])
 @pytest.mark.parametrize("how", [turn_autocommit_off, begin_by_hand])
 @pytest.mark.parametrize("raises", [False, True])
-def test_a_step_that_leaves_a_transaction_open_fails_and_holds_nothing(
-    worker, how, colour, raises
-):
+def test_a_step_that_leaves_a_transaction_open_fails_and_holds_nothing(worker, how, colour, raises):
     @step
     def careless():
         how()
