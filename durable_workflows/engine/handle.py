@@ -268,9 +268,12 @@ def _wait(
     here_process: Process, workflow_ids: list[str], interval: float, timeout: float | None
 ) -> dict[str, Ended]:
     """Wait until one has ended; {} if `timeout` seconds passed first."""
+    if ended := _look_once(here_process, workflow_ids):
+        return ended  # and no thread begins to wait
     watch = here_process.waiters.watch(workflow_ids, interval)
     try:
-        if ended := _look_once(here_process, workflow_ids):
+        # Once more: what ended before the watch was set is told to nobody.
+        if ended := here_process.store.ended(workflow_ids):
             return ended
         return watch.ended if watch.wait(timeout) else {}
     finally:
@@ -297,9 +300,11 @@ async def _wait_async(
     here_process: Process, workflow_ids: list[str], interval: float, timeout: float | None
 ) -> dict[str, Ended]:
     """See _wait()."""
+    if ended := await sync_to_async(_look_once)(here_process, workflow_ids):
+        return ended
     watch = here_process.waiters.watch_on_loop(workflow_ids, interval)
     try:
-        if ended := await sync_to_async(_look_once)(here_process, workflow_ids):
+        if ended := await sync_to_async(here_process.store.ended)(workflow_ids):
             return ended
         try:
             async with asyncio.timeout(timeout):
