@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from asgiref.sync import SyncToAsync
+from django.db import connections
 
 from tests.crash import oracle
 from tests.crash.scene import Scene
@@ -24,6 +26,9 @@ def playing(scene: Scene) -> Iterator[Scene]:
         yield scene
     finally:
         scene.end()
+        # The thread in which async tests use the ORM keeps its connection; a server that was
+        # restarted, or ended everybody's, has cut it.
+        SyncToAsync.single_thread_executor.submit(connections.close_all).result(20)
         print(scene.logs())  # pytest shows it when the test fails
 
 
