@@ -86,9 +86,19 @@ def ending(run: Run, *, value: Any = None, error: BaseException | None = None) -
             error = unstorable
         else:
             return _outcome(run, states.SUCCESS, output, None)
+    text = encode_error(error)
     if not isinstance(error, CorruptPayload):
-        logger.warning("failed with %s", error_line(encode_error(error)))
-    return _outcome(run, states.ERROR, None, encode_error(error))
+        _tell_failure(run, error_line(text))
+    return _outcome(run, states.ERROR, None, text)
+
+
+def _tell_failure(run: Run, line: str) -> None:
+    """Log how a run failed, as the run's own record: its code has ended, and its context."""
+    token = here.set(run)
+    try:
+        logger.warning("failed with %s", line)
+    finally:
+        here.reset(token)
 
 
 def _beyond(run: Run, error: BaseException | None) -> Exception | None:
@@ -171,7 +181,7 @@ def aexecute(claim: Claim, runtime: Runtime, host: Host) -> None:
     try:
         args, kwargs = decode_call(claim.input)
     except CorruptPayload as error:
-        _hand_in(run, _ending_here(run, error=error), host)
+        _hand_in(run, ending(run, error=error), host)
         return
     # The equipped loop takes the first task of a run for its main one.
     main = run.limb.loop.create_task(_body(spec, args, kwargs), context=context)
@@ -198,18 +208,8 @@ def _hand_in(run: Run, entry: Entry | None, host: Host) -> None:
 def _ended_on_loop(run: Run) -> Entry | None:
     main = run.limb.main
     if not main.done():
-        return _ending_here(run)  # left behind: leaving decides
+        return ending(run)  # left behind: leaving decides
     if main.cancelled():
-        return _ending_here(run, error=asyncio.CancelledError("the workflow cancelled itself"))
-    if (error := main.exception()) is not None:
-        return _ending_here(run, error=error)
-    return _ending_here(run, value=main.result())
-
-
-def _ending_here(run: Run, **how: Any) -> Entry | None:
-    """See ending(); what is logged on the way belongs to the run."""
-    token = here.set(run)
-    try:
-        return ending(run, **how)
-    finally:
-        here.reset(token)
+        return ending(run, error=asyncio.CancelledError("the workflow cancelled itself"))
+    error = main.exception()
+    return ending(run, error=error) if error is not None else ending(run, value=main.result())

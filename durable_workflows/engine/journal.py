@@ -45,7 +45,16 @@ class Slip:
     """An entry on its way, and whoever waits for it."""
 
     __slots__ = (
-        *("after", "answer", "done", "entry", "error", "future", "gate", "loop", "pen", "settled"),
+        "after",
+        "answer",
+        "done",
+        "entry",
+        "error",
+        "future",
+        "gate",
+        "loop",
+        "pen",
+        "settled",
     )
 
     def __init__(self, entry: Entry):
@@ -178,14 +187,8 @@ class GroupJournal:
             with self._lock:
                 batch = self._gather([slip])
         slip.gate = None
-        try:
-            self._turn(pen, batch)
-        except BaseException:  # too little memory or stack: the pen and the others go on
-            slip.settled = True
-            self._others.extendleft([one for one in batch if not one.settled])
-            self._bell.put(pen)
-            raise
-        self._pass_on(pen)
+        slip.settled = True  # whatever comes is told here, by this thread
+        self._turn_and_pass_on(pen, batch)
         if slip.answer is Verdict.LOCKED and self._side is not None:
             return self._side.append(entry)
         return slip.result()
@@ -208,13 +211,7 @@ class GroupJournal:
                 self._others.append(slip)
                 return
             batch = self._gather([slip])
-        try:
-            self._turn(pen, batch)
-        except BaseException:
-            self._others.extendleft([one for one in batch if not one.settled])
-            self._bell.put(pen)
-            raise
-        self._pass_on(pen)
+        self._turn_and_pass_on(pen, batch)
 
     def fire_from_loop(self, entry: Entry, done: Done) -> None:
         slip = Slip(entry)
@@ -282,6 +279,15 @@ class GroupJournal:
         """Write a batch, wake it, and look at those who wait for what it made true."""
         self._write(pen, batch)
         self._tell(pen, self._settle(batch))
+
+    def _turn_and_pass_on(self, pen: Store, batch: list[Slip]) -> None:
+        try:
+            self._turn(pen, batch)
+        except BaseException:  # too little memory or stack: the pen and the others go on
+            self._others.extendleft([one for one in batch if not one.settled])
+            self._bell.put(pen)
+            raise
+        self._pass_on(pen)
 
     def _pass_on(self, pen: Store) -> None:
         with self._lock:

@@ -44,6 +44,7 @@ class Claimer(Service):
             claimed = self._fill_together(listener, colours)
         else:
             claimed = sum(self._fill(listener, colour) for colour in colours)
+        self.crew.claims_taken = self.crew.claims_begun
         self.found_nothing = not claimed
         more = any(colour.filled and colour.asks() > 0 for colour in colours)
         # A claim that got less than it asked for took all there was: what comes now rings.
@@ -74,8 +75,7 @@ class Claimer(Service):
         colour.filled = len(claims) == asked
         if claims:
             self.crew.take(colour, claims)
-        self.crew.claims_taken = self.crew.claims_begun
-        if not claims:
+        else:
             # In vain, perhaps past thousands that are the other colour's: not at every turn.
             ended = time.monotonic()
             colour.rests_until = ended + IN_VAIN * (ended - began)
@@ -90,7 +90,6 @@ class Claimer(Service):
             colour.filled = len(claims) == asked  # one after the other from now on
             if own := [claim for claim in claims if claim.name in colour.names()]:
                 self.crew.take(colour, own)
-        self.crew.claims_taken = self.crew.claims_begun
         return len(claims)
 
     def pause(self, seconds: float) -> None:
